@@ -1,0 +1,3 @@
+"""Grid-X: share the machines you have."""
+
+__version__ = "0.1.0"

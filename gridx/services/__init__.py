@@ -1,0 +1,1 @@
+"""What runs in the background of a node: the coordinator, the worker, the monitor."""

@@ -1,0 +1,1 @@
+"""The coordinator: accounts, the ledger, the queue and the schedule."""

@@ -1,0 +1,1 @@
+"""The worker: an agent on a machine that offers compute."""

@@ -1,0 +1,1 @@
+"""Sandboxes: the isolated places in which attempts run."""
