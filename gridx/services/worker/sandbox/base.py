@@ -1,0 +1,114 @@
+"""The contract of every sandbox: prepare -> run -> stream of output, outcome -> destroy.
+
+A sandbox runs a stranger's program and is believed only about what the worker measures itself. A bad program
+is a result, never an exception; what keeps the machine from running it is ``SandboxBroken`` and costs nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gridx.messages import Outcome, Runtime, Stream
+
+FLOOD_FACTOR = 64
+"""An attempt that writes this many times its output cap to one stream is ended: it floods."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One attempt, checked against the worker's own caps before it gets here.
+
+    Attributes:
+        output_cap_bytes: what is kept of each stream; past it the rest is dropped and a marker appended.
+        timeout_s: from the moment the job's own code runs, on the worker's monotonic clock.
+        gpus: UUIDs of whole GPUs; nothing else of the accelerator is visible inside.
+        lease_key: the job's owner; a warm place is used again for the same owner only.
+    """
+
+    attempt_id: int
+    job_id: int
+    owner: str
+    code: str
+    language: str
+    args: tuple[str, ...]
+    env: dict[str, str]
+    cpu_millis: int
+    memory_mb: int
+    gpus: tuple[str, ...]
+    timeout_s: int
+    runtime: str
+    output_cap_bytes: int
+    pids: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How an attempt ended.
+
+    ``exit_code`` and ``signal`` are the job's own, at most one of them set; ``stdout_bytes`` and
+    ``stderr_bytes`` count what went to the sink, marker included.
+    """
+
+    outcome: Outcome
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    wall_ms: int = 0
+    cpu_ms: int | None = None
+    peak_memory_bytes: int | None = None
+
+
+OutputSink = Callable[[Stream, bytes], Awaitable[None]]
+"""Takes output in order, as it comes, in chunks of at most 64 KiB; awaiting it is the back-pressure."""
+
+StartedHook = Callable[[], Awaitable[None]]
+"""Called once, when the job's own code begins to run: from here on its time counts and is paid."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStatus:
+    """What a sandbox can do now. ``unready`` is empty when it can run attempts, else why not."""
+
+    kind: Literal["docker", "process"]
+    isolated: bool
+    runtimes: tuple[Runtime, ...]
+    warnings: tuple[str, ...] = ()
+    unready: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+    """For ``gridx doctor``: engine, its version, security options, and the like."""
+
+
+class Sandbox(Protocol):
+    """A way to run attempts in isolation."""
+
+    async def open(self) -> None:
+        """Find the engine, remove what an earlier run of this worker left, resolve the runtimes.
+
+        Raises:
+            EngineMissing: no engine answers; says what was tried.
+            ImageMissing: the engine has none of the runtimes' images.
+        """
+
+    async def status(self) -> SandboxStatus:
+        """Look at the engine now; quick, never raises for an engine that is away."""
+
+    async def run(
+        self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event
+    ) -> RunOutcome:
+        """Run one attempt to its end and leave nothing behind, however this ends.
+
+        When ``cancel`` is set, kill everything and return ``cancelled`` with what was measured. When the
+        calling task is cancelled, the sandbox is destroyed before the cancellation goes on.
+
+        Raises:
+            SandboxBroken: the machine's fault; the attempt is tried elsewhere and not paid.
+        """
+
+    async def sweep(self) -> int:
+        """Remove what carries this worker's own label and belongs to no live attempt; how many."""
+
+    async def close(self) -> None:
+        """Destroy everything that this worker made."""
