@@ -709,6 +709,12 @@ class Ready(Frame, frozen=True, tag="ready"):
     version: str
 
 
+class Watch(Frame, frozen=True):
+    """From the client: send the output of these jobs, and of no others, as it comes."""
+
+    jobs: Annotated[list[Id], Meta(max_length=1000)]
+
+
 Event = JobChanged | OutputArrived | WorkerChanged | CreditsChanged | Ready
 
 

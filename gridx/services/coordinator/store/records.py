@@ -1,0 +1,216 @@
+"""What the store takes and gives: plain frozen values, no models, no connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from gridx.messages import AttemptState, JobState, Microcredits
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Microcredits for an hour of one core, one GiB and one GPU; the fee in parts per million of the charge."""
+
+    core_hour: Microcredits
+    gib_hour: Microcredits
+    gpu_hour: Microcredits
+    fee_ppm: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A user with the password's hash; never leaves the coordinator."""
+
+    id: int
+    username: str
+    role: Literal["user", "admin"]
+    password_hash: str
+    disabled: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token without its secret; the database has only the SHA-256."""
+
+    id: int
+    user_id: int
+    label: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be accepted: its spec, priced."""
+
+    code: str
+    language: str
+    name: str
+    args: list[str]
+    env: dict[str, str]
+    cpu_millis: int
+    memory_mb: int
+    gpus: int
+    timeout_s: int
+    priority: int
+    max_attempts: int
+    runtime: str | None
+    python: str | None
+    prices: Prices
+    hold: Microcredits
+    retry_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job without its payload (code, args, env), which is read apart when it is needed."""
+
+    id: int
+    user_id: int
+    owner: str
+    state: JobState
+    reason: str
+    language: str
+    name: str
+    cpu_millis: int
+    memory_mb: int
+    gpus: int
+    timeout_s: int
+    priority: int
+    max_attempts: int
+    runtime: str | None
+    python: str | None
+    prices: Prices
+    hold: Microcredits
+    charge: Microcredits
+    attempts: int
+    """Attempts begun."""
+    faults: int
+    """Attempts that ended by a machine's fault; ``max_attempts`` of them end the job as lost."""
+    current_attempt_id: int | None
+    worker_id: int | None
+    """Of the current attempt, or of the last when there is none."""
+    worker_name: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    exit_code: int | None
+    signal: int | None
+    peak_memory_bytes: int | None
+    stdout_bytes: int
+    stderr_bytes: int
+    retry_of: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a worker needs beside the record."""
+
+    code: str
+    args: list[str]
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewAttempt:
+    """A placement to be committed."""
+
+    job_id: int
+    worker_id: int
+    gpus: tuple[str, ...]
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One execution. ``id`` grows over all jobs: it is the fencing token."""
+
+    id: int
+    job_id: int
+    number: int
+    worker_id: int
+    worker_name: str
+    worker_owner: str
+    worker_user_id: int
+    state: AttemptState
+    gpus: tuple[str, ...]
+    runtime: str
+    assigned_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    started_mono_ms: int | None
+    """Monotonic clock of boot ``boot_id`` when it started; comparable only within the same boot."""
+    boot_id: str
+    reason: str
+    charged_ms: int
+    charge: Microcredits
+    fee: Microcredits
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended its job; what is charged was computed by ``ledger``."""
+
+    job_state: JobState
+    attempt_state: AttemptState
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory_bytes: int | None = None
+    charged_ms: int = 0
+    charge: Microcredits = 0
+    fee: Microcredits = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker that has joined at least once."""
+
+    id: int
+    user_id: int
+    owner: str
+    identity: str
+    name: str
+    version: str
+    joined_at: datetime
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRecord:
+    """A user's account; ``balance`` is spendable, ``held`` lies in escrow."""
+
+    user_id: int
+    username: str
+    balance: Microcredits
+    held: Microcredits
+    earned: Microcredits
+    spent: Microcredits
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    """One posting to a user's account."""
+
+    id: int
+    transaction_id: int
+    at: datetime
+    kind: Literal["grant", "hold", "settle", "release", "transfer"]
+    amount: int
+    job_id: int | None
+    attempt_id: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's key and the digest of the body it came with."""
+
+    key: str
+    digest: bytes
