@@ -1,0 +1,234 @@
+"""What all tests share: a grid of real processes, waiting for conditions, and what is skipped and why."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 60.0
+"""How long a condition may take before a test calls it a failure; generous, since machines are slow."""
+
+
+def _engine_missing() -> str:
+    """Why engine tests cannot run here; empty when they can."""
+    import docker
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client = docker.from_env(timeout=10)
+        try:
+            client.ping()
+            client.images.get("gridx-runtime:default")
+        finally:
+            client.close()
+    except ImageNotFound:
+        return "the image gridx-runtime:default is missing (gridx runtime build)"
+    except (DockerException, OSError):
+        return "no container engine answers"
+    return ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if item.get_closest_marker("engine")]
+    if not wanted or os.environ.get("GRIDX_REQUIRE_ENGINE") == "1":
+        return
+    reason = _engine_missing()
+    if reason:
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        reasons = sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped})
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped: {'; '.join(reasons)}")
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> object:
+    """Poll a condition until it is true; fail by its name when it does not become so."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"waited {deadline_s:.0f} s in vain: {what}")
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[object]]:
+    """``await until(condition, what)``: the same in a test that runs on an event loop."""
+
+    async def wait(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> object:
+        end = asyncio.get_running_loop().time() + deadline_s
+        while True:
+            value = condition()
+            if isinstance(value, Awaitable):
+                value = await value
+            if value:
+                return value
+            if asyncio.get_running_loop().time() > end:
+                pytest.fail(f"waited {deadline_s:.0f} s in vain: {what}")
+            await asyncio.sleep(0.05)
+
+    return wait
+
+
+@dataclass
+class Node:
+    """One real ``gridx-tui --no-ui`` process and what it printed."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait until the output matches; the process ending first is a failure that shows the output."""
+
+        def look() -> re.Match[str] | None:
+            found = re.search(pattern, self.text)
+            if not found and self.process.poll() is not None:
+                pytest.fail(f"the process ended ({self.process.returncode}) before /{pattern}/:\n{self.text}")
+            return found
+
+        found = wait_for(look, f"/{pattern}/ in {self.text[-2000:]}")
+        assert isinstance(found, re.Match)
+        return found
+
+    def kill(self) -> None:
+        """As a power cut: no clean-up."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """As a person would: SIGTERM, then its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"did not stop on SIGTERM:\n{self.text[-4000:]}")
+
+
+@dataclass
+class GridProcesses:
+    """A grid of real processes on loopback with its own folders; ports are free ones."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    http_url: str = ""
+    ws_url: str = ""
+    admin_password: str = ""
+
+    def _spawn(self, name: str, args: list[str], environ: dict[str, str]) -> Node:
+        log = self.folder / f"{name}-{len(self.nodes)}.log"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gridx.cli", *args, "--no-ui"],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**inherited, "GRIDX_CONFIG": os.devnull, **self.environ, **environ},
+                start_new_session=True,
+            )
+        node = Node(process, log)
+        self.nodes.append(node)
+        return node
+
+    def coordinator(self, **environ: str) -> Node:
+        """Start the coordinator, or start it again on the same database and ports."""
+        ports = [
+            self.http_url.rpartition(":")[2] or "0",
+            self.ws_url.split("/ws/")[0].rpartition(":")[2] or "0",
+        ]
+        node = self._spawn(
+            "coordinator",
+            [
+                *("--role", "coordinator", "--host", "127.0.0.1"),
+                *("--http-port", http_port, "--ws-port", ws_port),
+                *("--data-dir", str(self.folder / "coordinator")),
+            ],
+            {"GRIDX_HOME": str(self.folder / "home-coordinator"), **environ},
+        )
+        self.http_url = node.says(r"HTTP API: (http://\S+)")[1]
+        self.ws_url = node.says(r"WebSocket: (ws://\S+/ws/worker)")[1]
+        node.says(r"(?i)ready")
+        if first := re.search(r"password[: ]+(\S+)", node.text):
+            self.admin_password = first[1]
+        return node
+
+    def worker(
+        self, user: str, name: str, *, password: str = "correct horse", wait: bool = True, **environ: str
+    ) -> Node:
+        """Start a worker of a user; it registers a name that is new."""
+        node = self._spawn(
+            f"worker-{name}",
+            ["--role", "worker", "--user", user, "--data-dir", str(self.folder / f"worker-{name}")],
+            {
+                "GRIDX_HOME": str(self.folder / f"home-{name}"),
+                "GRIDX_PASSWORD": password,
+                "COORDINATOR_HTTP": self.http_url,
+                "COORDINATOR_WS": self.ws_url.removesuffix("/ws/worker"),
+                "GRIDX_WORKER_NAME": name,
+                "GRIDX_WORKER_SANDBOX": "process",
+                **environ,
+            },
+        )
+        if wait:
+            node.says(r"(?i)connected|joined|online")
+        return node
+
+    def gridx(
+        self, *args: str, user: str | None = None, check: bool = True, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the shell command against this grid."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "gridx", *args],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            env={
+                **inherited,
+                "GRIDX_CONFIG": os.devnull,
+                "GRIDX_HOME": str(self.folder / f"shell-{user or 'nobody'}"),
+                "GRIDX_COORDINATOR": self.http_url,
+                **environ,
+            },
+        )
+        if check:
+            assert done.returncode == 0, (
+                f"gridx {' '.join(args)} -> {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[GridProcesses]:
+    """A grid of real processes; whatever is still running at the end is stopped."""
+    grid = GridProcesses(tmp_path)
+    yield grid
+    for node in reversed(grid.nodes):
+        if node.process.poll() is None:
+            node.process.terminate()
+    for node in grid.nodes:
+        try:
+            node.process.wait(20)
+        except subprocess.TimeoutExpired:
+            node.kill()
