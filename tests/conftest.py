@@ -153,10 +153,8 @@ class GridProcesses:
 
     def coordinator(self, **environ: str) -> Node:
         """Start the coordinator, or start it again on the same database and ports."""
-        ports = [
-            self.http_url.rpartition(":")[2] or "0",
-            self.ws_url.split("/ws/")[0].rpartition(":")[2] or "0",
-        ]
+        http_port = self.http_url.rpartition(":")[2] or "0"
+        ws_port = self.ws_url.removesuffix("/ws/worker").rpartition(":")[2] or "0"
         node = self._spawn(
             "coordinator",
             [
