@@ -135,7 +135,8 @@ class GridProcesses:
     ws_url: str = ""
     admin_password: str = ""
 
-    def _spawn(self, name: str, args: list[str], environ: dict[str, str]) -> Node:
+    def start(self, name: str, *args: str, **environ: str) -> Node:
+        """Start a node of any kind; ``GRIDX_HOME`` is its own unless given."""
         log = self.folder / f"{name}-{len(self.nodes)}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
         with log.open("wb") as file:
@@ -144,7 +145,13 @@ class GridProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**inherited, "GRIDX_CONFIG": os.devnull, **self.environ, **environ},
+                env={
+                    **inherited,
+                    "GRIDX_CONFIG": os.devnull,
+                    "GRIDX_HOME": str(self.folder / f"home-{name}"),
+                    **self.environ,
+                    **environ,
+                },
                 start_new_session=True,
             )
         node = Node(process, log)
@@ -155,14 +162,12 @@ class GridProcesses:
         """Start the coordinator, or start it again on the same database and ports."""
         http_port = self.http_url.rpartition(":")[2] or "0"
         ws_port = self.ws_url.removesuffix("/ws/worker").rpartition(":")[2] or "0"
-        node = self._spawn(
+        node = self.start(
             "coordinator",
-            [
-                *("--role", "coordinator", "--host", "127.0.0.1"),
-                *("--http-port", http_port, "--ws-port", ws_port),
-                *("--data-dir", str(self.folder / "coordinator")),
-            ],
-            {"GRIDX_HOME": str(self.folder / "home-coordinator"), **environ},
+            *("--role", "coordinator", "--host", "127.0.0.1"),
+            *("--http-port", http_port, "--ws-port", ws_port),
+            *("--data-dir", str(self.folder / "coordinator")),
+            **environ,
         )
         self.http_url = node.says(r"HTTP API: (http://\S+)")[1]
         self.ws_url = node.says(r"WebSocket: (ws://\S+/ws/worker)")[1]
@@ -175,11 +180,10 @@ class GridProcesses:
         self, user: str, name: str, *, password: str = "correct horse", wait: bool = True, **environ: str
     ) -> Node:
         """Start a worker of a user; it registers a name that is new."""
-        node = self._spawn(
-            f"worker-{name}",
-            ["--role", "worker", "--user", user, "--data-dir", str(self.folder / f"worker-{name}")],
-            {
-                "GRIDX_HOME": str(self.folder / f"home-{name}"),
+        node = self.start(
+            name,
+            *("--role", "worker", "--user", user, "--data-dir", str(self.folder / f"worker-{name}")),
+            **{
                 "GRIDX_PASSWORD": password,
                 "COORDINATOR_HTTP": self.http_url,
                 "COORDINATOR_WS": self.ws_url.removesuffix("/ws/worker"),
