@@ -7,6 +7,7 @@ nothing is computed from them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -685,6 +686,8 @@ class OutputArrived(Frame, frozen=True, tag="output"):
     """Bytes of a stream of a job that one watches."""
 
     job_id: Id
+    attempt: int
+    """Number of the attempt within the job; offsets count from its beginning."""
     stream: Stream
     offset: Count
     data: bytes
@@ -715,7 +718,7 @@ class Watch(Frame, frozen=True):
     jobs: Annotated[list[Id], Meta(max_length=1000)]
 
 
-Event = JobChanged | OutputArrived | WorkerChanged | CreditsChanged | Ready
+Event = JobChanged | OutputArrived | WorkerChanged | CreditsChanged | Ready | Rejected
 
 
 class ErrorBody(Wire, frozen=True):
@@ -772,6 +775,18 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error) from None
+
+
+def convert(values: Mapping[str, str], kind: type[T]) -> T:
+    """Read the parameters of a query, which are all text, as the fields of a struct.
+
+    Raises:
+        InvalidField: a parameter is unknown, missing, not of its type or out of range.
+    """
+    try:
+        return msgspec.convert(dict(values), kind, strict=False)
+    except msgspec.ValidationError as error:
         raise _refusal(error) from None
 
 
