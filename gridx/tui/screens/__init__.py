@@ -1,0 +1,1 @@
+"""Whole screens: the dashboard, a job, signing in, help, and questions."""
