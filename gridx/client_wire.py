@@ -1,0 +1,233 @@
+"""Requests and answers of the HTTP API: typed values in and out, and the network's moods as errors.
+
+What may be sent twice is sent again a few times when the connection breaks. An error of the coordinator is
+raised here as what it was there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import aiohttp
+
+from gridx import messages
+from gridx.address import http_url
+from gridx.errors import GridError, InvalidField, ProtocolMismatch, TooLarge, Unreachable, from_code
+from gridx.messages import MAX_BODY_BYTES
+
+T = TypeVar("T")
+
+RETRY_DELAYS_S: Final = (0.1, 0.3, 0.9)
+"""Pauses between the tries of a request that may be sent again."""
+SILENCE_S: Final = 60.0
+"""A followed response is asked for anew after such a silence: a dead connection looks like a quiet job."""
+
+_CODE_OF_STATUS: Final[Mapping[int, str]] = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    413: "too_large",
+    429: "too_many",
+    503: "unavailable",
+}
+
+
+class Wire:
+    """The HTTP side of a client: one coordinator, one token, a pool of connections.
+
+    Attributes:
+        url: ``http://HOST:PORT``, normalised.
+        token: sent as Bearer while it is set; it may be set at any time.
+        timeout_s: for one whole request, where nothing else is said.
+    """
+
+    def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
+        self.url = http_url(url)
+        self.token = token
+        self.timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def get(
+        self, path: str, kind: type[T], query: Mapping[str, Any] | None = None, *, timeout_s: float = 0
+    ) -> T:
+        """Read one value."""
+        return self._decode(await self._answer("GET", path, query=query, timeout_s=timeout_s), kind)
+
+    async def send(
+        self, method: str, path: str, kind: type[T], body: Any = None, *, key: str = "", safe: bool = True
+    ) -> T:
+        """Change something and read what it is now.
+
+        Args:
+            key: the ``Idempotency-Key``, which makes a resend safe.
+            safe: False where doing it twice is not the same as once, and there is no key.
+        """
+        return self._decode(await self._answer(method, path, body, key=key, safe=safe), kind)
+
+    async def tell(self, method: str, path: str) -> None:
+        """Change something that answers with nothing."""
+        await self._answer(method, path)
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response without an end of its own; silence raises Unreachable with ``details["silent"]``."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout_s, sock_read=SILENCE_S)
+        async with self._open("GET", path, query=query, timeout=timeout) as response:
+            yield response
+
+    @asynccontextmanager
+    async def read(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response whose headers matter beside its bytes."""
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        async with self._open("GET", path, query=query, timeout=timeout) as response:
+            yield response
+
+    def headers(self) -> dict[str, str]:
+        """What authenticates a request."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def http(self) -> aiohttp.ClientSession:
+        """The pool of connections, made at the first use, on the running loop."""
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=32), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        key: str = "",
+        safe: bool = True,
+        timeout_s: float = 0,
+    ) -> bytes:
+        data = _encode(body)
+        timeout = aiohttp.ClientTimeout(total=timeout_s or self.timeout_s)
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                async with self._open(
+                    method, path, query=query, data=data, key=key, timeout=timeout
+                ) as answer:
+                    return await answer.read()
+            except Unreachable as error:
+                again = safe or error.details.get("never_sent")
+                if delay_s is None or error.details.get("late") or not again:
+                    raise
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311
+        raise AssertionError("the last try returns or raises")
+
+    def _decode(self, answer: bytes, kind: type[T]) -> T:
+        try:
+            return messages.decode(answer, kind)
+        except GridError as error:
+            raise ProtocolMismatch(
+                f"The answer of {self.url} is not one that this version understands: {error.message}",
+                "Install the same version of Grid-X here and on the coordinator.",
+            ) from None
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        data: bytes | None = None,
+        key: str = "",
+        timeout: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = self.headers()
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        if key:
+            headers["Idempotency-Key"] = key
+        params = {name: str(value) for name, value in (query or {}).items() if value not in (None, "")}
+        try:
+            async with self.http().request(
+                method,
+                self.url + path,
+                params=params,
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,  # a token goes to the address it was given for, and nowhere else
+            ) as response:
+                if response.status >= 300:
+                    raise await self._refusal(response)
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            raise nothing_answers(self.url, error.os_error.strerror or str(error.os_error)) from None
+        except aiohttp.SocketTimeoutError:
+            raise Unreachable(f"{self.url} fell silent.", "Try again.", silent=True) from None
+        except TimeoutError:
+            raise Unreachable(
+                f"{self.url} did not answer in time.",
+                f"See whether it is overloaded or a firewall is between: curl {self.url}/health",
+                late=True,
+            ) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise Unreachable(
+                f"The connection to {self.url} broke: {reason}.", "Is a Grid-X coordinator there? Try again."
+            ) from None
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> GridError:
+        """The error that the coordinator sent, or what a server that is none gave instead."""
+        try:
+            error = messages.decode(await response.content.read(1 << 16), messages.ErrorReply).error
+        except GridError:
+            return not_a_coordinator(self.url, response.status)
+        details = dict(error.details)
+        if "Retry-After" in response.headers:
+            details.setdefault("retry_after_s", response.headers["Retry-After"])
+        return from_code(error.code, error.message, error.hint, details)
+
+
+def nothing_answers(url: str, reason: str = "") -> Unreachable:
+    """The error of a port at which nobody listens."""
+    return Unreachable(
+        f"Nothing answers at {url}{f' ({reason})' if reason else ''}.",
+        f"Is the coordinator running there? On that machine: curl {url}/health; then see whether a firewall "
+        "is between.",
+        never_sent=True,
+    )
+
+
+def not_a_coordinator(url: str, status: int) -> GridError:
+    """The error of a server that answers in another language: a proxy, or something else on the port."""
+    return from_code(
+        _CODE_OF_STATUS.get(status, "unreachable"),
+        f"{url} answered {status}, and not as a coordinator does.",
+        "Check the address: it is the HTTP port of a Grid-X coordinator (8081).",
+    )
+
+
+def _encode(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    try:
+        data = messages.encode(body)
+    except UnicodeEncodeError:
+        raise InvalidField(
+            "The text holds lone surrogates, which are no characters.", "Save it as UTF-8.", field="body"
+        ) from None
+    if len(data) > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"The request has {len(data):,} bytes; at most {MAX_BODY_BYTES:,} are taken.",
+            "Send a smaller program, and let it make its data itself.",
+        )
+    return data
