@@ -1,0 +1,26 @@
+"""Which job next, on which worker, and why not: pure, values in, values out.
+
+``plan`` decides one round, ``explain`` says why a job waits, ``Queue`` and ``Shares`` are the indexed state
+that both read. Nothing here knows a clock, a socket or the store.
+"""
+
+from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
+from gridx.services.coordinator.scheduler.placement import Placement, Plan, Rules, plan
+from gridx.services.coordinator.scheduler.queue import Queue, WaitingJob
+from gridx.services.coordinator.scheduler.reasons import explain
+from gridx.services.coordinator.scheduler.shares import Shares
+
+__all__ = [
+    "Machine",
+    "Need",
+    "Placement",
+    "Plan",
+    "Queue",
+    "Rules",
+    "Shares",
+    "WaitingJob",
+    "could_run",
+    "explain",
+    "plan",
+    "runtime_for",
+]

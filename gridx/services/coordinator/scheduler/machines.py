@@ -1,0 +1,64 @@
+"""What a job needs and what a machine has: the two sides that a placement brings together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gridx.messages import Runtime
+
+
+class Need(NamedTuple):
+    """What a job asks of a machine. Jobs of one need are alike to the scheduler: it is their shape."""
+
+    cpu_millis: int
+    memory_mb: int
+    gpus: int
+    language: str
+    runtime: str | None
+    python: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A connected worker as a round sees it.
+
+    Attributes:
+        private: it runs its owner's jobs only.
+        closed: why it takes nothing new now ("paused", "draining"); empty when it does.
+    """
+
+    worker_id: int
+    owner_id: int
+    private: bool
+    closed: str
+    cpu_millis: int
+    memory_mb: int
+    gpus: int
+    runtimes: tuple[Runtime, ...]
+    free_cpu_millis: int
+    free_memory_mb: int
+    free_gpus: tuple[str, ...]
+
+
+def runtime_for(need: Need, runtimes: tuple[Runtime, ...]) -> str | None:
+    """The first runtime that is the one asked for, or speaks the language in the wanted Python."""
+    for runtime in runtimes:
+        if (
+            need.language in runtime.languages
+            and need.runtime in (None, runtime.name)
+            and need.python in (None, runtime.python)
+        ):
+            return runtime.name
+    return None
+
+
+def could_run(need: Need, machine: Machine, owner_id: int) -> bool:
+    """Whether the machine could run such a job of this owner if it were idle and took jobs."""
+    return (
+        need.cpu_millis <= machine.cpu_millis
+        and need.memory_mb <= machine.memory_mb
+        and need.gpus <= machine.gpus
+        and (not machine.private or machine.owner_id == owner_id)
+        and runtime_for(need, machine.runtimes) is not None
+    )

@@ -1,0 +1,158 @@
+"""Why a job waits, in words: what it needs that the fleet does not have, or whose turn it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from gridx.messages import Runtime
+from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
+from gridx.services.coordinator.scheduler.queue import WaitingJob
+
+
+def explain(job: WaitingJob, machines: Sequence[Machine], ahead: int, *, kept: bool = False) -> str:
+    """Why a job is not running yet; empty when it could start at once.
+
+    Args:
+        machines: the connected workers, those that take nothing now included.
+        ahead: how many jobs are ahead of it.
+        kept: a machine is being kept free for it.
+    """
+    if not machines:
+        return "no worker is connected"
+    able = [machine for machine in machines if could_run(job.need, machine, job.owner_id)]
+    if not able:
+        return _never(job, machines)
+    allowed = [machine for machine in able if machine.worker_id not in job.excluded]
+    if not allowed:
+        return (
+            f"{_workers(len(able), 'could run it', only=True)} refused it just now; it will be offered again"
+        )
+    taking = [machine for machine in allowed if not machine.closed]
+    if not taking:
+        states = Counter(machine.closed for machine in allowed)
+        listed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        takes = "takes" if len(allowed) == 1 else "take"
+        return f"{_only(len(allowed))} {takes} nothing now ({listed})"
+    untried = [machine for machine in taking if machine.worker_id not in job.avoid] or taking
+    return _not_yet(job.need, untried, ahead, kept)
+
+
+def _not_yet(need: Need, machines: Sequence[Machine], ahead: int, kept: bool) -> str:
+    fits = any(
+        need.cpu_millis <= machine.free_cpu_millis
+        and need.memory_mb <= machine.free_memory_mb
+        and need.gpus <= len(machine.free_gpus)
+        for machine in machines
+    )
+    if fits:
+        return _turn(ahead)
+    tail = "; one is being kept free for it" if kept else ""
+    most_cpu = max(machine.free_cpu_millis for machine in machines)
+    most_memory = max(machine.free_memory_mb for machine in machines)
+    most_gpus = max(len(machine.free_gpus) for machine in machines)
+    if need.gpus > most_gpus:
+        free = f"the most that one worker has free is {most_gpus}" if most_gpus else "all are in use"
+        return f"needs {_gpus(need.gpus)}; {free}{tail}"
+    if 0 < most_cpu < need.cpu_millis and most_memory > 0:
+        return f"needs {_cores(need.cpu_millis)}; the largest free worker has {_number(most_cpu)}{tail}"
+    if 0 < most_memory < need.memory_mb and most_cpu > 0:
+        free = f"the most that one worker has free is {_memory(most_memory)}"
+        return f"needs {_memory(need.memory_mb)} of memory; {free}{tail}"
+    if most_cpu >= need.cpu_millis and most_memory >= need.memory_mb:
+        return f"needs {_what(need)} at once; no worker has all of it free{tail}"
+    if ahead and not kept:
+        return _turn(ahead)
+    if len(machines) == 1:
+        return f"the only worker that could run it is busy{tail}"
+    return f"all {len(machines)} workers that could run it are busy{tail}"
+
+
+def _never(job: WaitingJob, machines: Sequence[Machine]) -> str:
+    """What no connected worker has, however idle."""
+    need = job.need
+    runtimes = [runtime for machine in machines for runtime in machine.runtimes]
+    wanted = _runtime_missing(need, runtimes)
+    if wanted:
+        return wanted
+    most_gpus = max(machine.gpus for machine in machines)
+    if need.gpus > most_gpus:
+        has = f"the most that one worker has is {most_gpus}" if most_gpus else "no worker has one"
+        return f"needs {_gpus(need.gpus)}; {has}"
+    most_cpu = max(machine.cpu_millis for machine in machines)
+    if need.cpu_millis > most_cpu:
+        return f"needs {_cores(need.cpu_millis)}; the largest worker has {_number(most_cpu)}"
+    most_memory = max(machine.memory_mb for machine in machines)
+    if need.memory_mb > most_memory:
+        return f"needs {_memory(need.memory_mb)} of memory; the largest worker has {_memory(most_memory)}"
+    if any(could_run(need, machine, machine.owner_id) for machine in machines):
+        return "the only workers that could run it run their owners' jobs only"
+    return f"needs {_what(need)} in one worker; no worker has all of it"
+
+
+def _runtime_missing(need: Need, runtimes: Sequence[Runtime]) -> str:
+    if not runtimes:
+        return "no worker offers a runtime"
+    if runtime_for(need, tuple(runtimes)):
+        return ""
+    if need.runtime is not None and all(runtime.name != need.runtime for runtime in runtimes):
+        return f"needs the runtime {need.runtime}; the fleet offers {_listed(r.name for r in runtimes)}"
+    if all(need.language not in runtime.languages for runtime in runtimes):
+        offered = _listed(language for runtime in runtimes for language in runtime.languages)
+        return f"needs the language {need.language}; the fleet offers {offered}"
+    if need.python is not None and all(runtime.python != need.python for runtime in runtimes):
+        offered = _listed(runtime.python for runtime in runtimes)
+        return f"needs Python {need.python}; the fleet offers {offered}"
+    wanted = [
+        f"the runtime {need.runtime}" if need.runtime else "",
+        f"Python {need.python}" if need.python else "",
+    ]
+    return f"needs {' with '.join(filter(None, [*wanted, need.language]))}; no worker offers that together"
+
+
+def _turn(ahead: int) -> str:
+    if not ahead:
+        return ""
+    return f"waits its turn: {ahead:,} {'job is' if ahead == 1 else 'jobs are'} ahead"
+
+
+def _only(count: int) -> str:
+    return (
+        "the only worker that could run it" if count == 1 else f"the only {count} workers that could run it"
+    )
+
+
+def _number(cpu_millis: int) -> str:
+    return f"{cpu_millis / 1000:g}"
+
+
+def _cores(cpu_millis: int) -> str:
+    return f"{_number(cpu_millis)} {'core' if cpu_millis == 1000 else 'cores'}"
+
+
+def _memory(memory_mb: int) -> str:
+    return f"{memory_mb / 1024:.3g} GiB" if memory_mb >= 1024 else f"{memory_mb} MiB"
+
+
+def _gpus(gpus: int) -> str:
+    return "a GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
+def _what(need: Need) -> str:
+    parts = [_cores(need.cpu_millis), _memory(need.memory_mb)]
+    if need.gpus:
+        parts.append(_gpus(need.gpus))
+    if need.runtime:
+        parts.append(f"the runtime {need.runtime}")
+    if need.python:
+        parts.append(f"Python {need.python}")
+    return _and(parts)
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Each once, in order; versions by their numbers."""
+    return ", ".join(sorted(set(names), key=lambda name: (len(name), name))) or "none"
