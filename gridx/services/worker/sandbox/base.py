@@ -25,7 +25,8 @@ class RunRequest:
         output_cap_bytes: what is kept of each stream; past it the rest is dropped and a marker appended.
         timeout_s: from the moment the job's own code runs, on the worker's monotonic clock.
         gpus: UUIDs of whole GPUs; nothing else of the accelerator is visible inside.
-        lease_key: the job's owner; a warm place is used again for the same owner only.
+        owner: whose job it is; a warm place is used again for the same owner only.
+        number: which of the job's attempts this is, from 1; the job sees it as ``GRIDX_ATTEMPT``.
     """
 
     attempt_id: int
@@ -42,14 +43,15 @@ class RunRequest:
     runtime: str
     output_cap_bytes: int
     pids: int = 64
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How an attempt ended.
 
-    ``exit_code`` and ``signal`` are the job's own, at most one of them set; ``stdout_bytes`` and
-    ``stderr_bytes`` count what went to the sink, marker included.
+    ``exit_code`` and ``signal`` are the job's own, at most one of them set. Both are unset when the worker
+    ended the job. What went to the sink is the sink's to count, marker included.
     """
 
     outcome: Outcome
