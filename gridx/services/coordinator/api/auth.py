@@ -1,0 +1,50 @@
+"""``/auth``: become somebody, and stop being it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gridx import messages
+from gridx.messages import Login, Register
+from gridx.services.coordinator.accounts import public
+from gridx.services.coordinator.api.call import Call, Parts, Route, address, nothing, read_body, reply
+
+
+async def register(parts: Parts, request: web.Request) -> web.Response:
+    body = messages.decode(await read_body(request), Register)
+    return reply(await parts.accounts.register(body), 201)
+
+
+async def login(parts: Parts, request: web.Request) -> web.Response:
+    body = messages.decode(await read_body(request), Login)
+    caller = await parts.accounts.password(body.username, body.password.encode(), address(request))
+    return reply(await parts.accounts.open_session(caller.user, body.label))
+
+
+async def logout(call: Call) -> web.Response:
+    if call.caller.token is not None:
+        await call.parts.accounts.revoke(call.caller.user.id, call.caller.token.id)
+    return nothing()
+
+
+async def me(call: Call) -> web.Response:
+    return reply(public(call.caller.user))
+
+
+async def tokens(call: Call) -> web.Response:
+    return reply(await call.parts.accounts.tokens(call.caller))
+
+
+async def revoke(call: Call) -> web.Response:
+    await call.parts.accounts.revoke(call.caller.user.id, call.id())
+    return nothing()
+
+
+ROUTES = (
+    Route("POST", "/auth/register", register, open=True),
+    Route("POST", "/auth/login", login, open=True),
+    Route("POST", "/auth/logout", logout),
+    Route("GET", "/auth/me", me),
+    Route("GET", "/auth/tokens", tokens),
+    Route("DELETE", "/auth/tokens/{id}", revoke),
+)

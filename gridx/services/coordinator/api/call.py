@@ -1,0 +1,177 @@
+"""What a handler of the API gets: the parts of the coordinator, the request, and who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from gridx import messages
+from gridx.config import Settings
+from gridx.errors import BadRequest, InvalidField, NotFound, TooLarge
+from gridx.messages import MAX_BODY_BYTES, Wire
+from gridx.services.coordinator.accounts import Accounts
+from gridx.services.coordinator.channel import Channel
+from gridx.services.coordinator.events import Hub
+from gridx.services.coordinator.fleet import Fleet
+from gridx.services.coordinator.jobs import Jobs
+from gridx.services.coordinator.metrics import Metrics
+from gridx.services.coordinator.sockets import Caller, Sockets
+from gridx.services.coordinator.store import Store
+from gridx.services.coordinator.store.records import Idempotency
+
+T = TypeVar("T")
+
+BODY_GRACE_S: Final = 8.0
+BODY_BYTES_PER_S: Final = 8 << 10
+"""A body has the grace, and then a second for each so many bytes that have come."""
+_ID: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
+_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?")
+MAX_ID: Final = 2**53
+
+
+class NoQuery(Wire, frozen=True):
+    """No parameters."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """The coordinator's parts, for the handlers."""
+
+    settings: Settings
+    store: Store
+    accounts: Accounts
+    sockets: Sockets
+    hub: Hub
+    fleet: Fleet
+    jobs: Jobs
+    channel: Channel
+    metrics: Metrics
+    folder: Path
+    """Where a backup is made before it is sent."""
+    stopping: bool = False
+    backup: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of somebody who is signed in."""
+
+    parts: Parts
+    request: web.Request
+    caller: Caller
+
+    def id(self) -> int:
+        """The id in the path. Raises NotFound for what cannot be one."""
+        text = self.request.match_info["id"]
+        if not _ID.fullmatch(text) or not 1 <= int(text) <= MAX_ID:
+            raise NotFound("There is nothing of this id.", "Ids are whole numbers from 1 on.")
+        return int(text)
+
+    async def body(self, kind: type[T]) -> T:
+        """The body, strictly as the type says."""
+        return messages.decode(await read_body(self.request), kind)
+
+    def idempotency(self, *content: object) -> Idempotency | None:
+        """The caller's key with a digest of what it stands for: this address and this content.
+
+        Raises:
+            InvalidField: the key is empty, too long or not printable.
+        """
+        key = self.request.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        if not _KEY.fullmatch(key):
+            raise InvalidField(
+                "Idempotency-Key: must be 1 to 200 printable ASCII characters.",
+                "A random UUID does well.",
+                field="Idempotency-Key",
+            )
+        digest = hashlib.sha256(f"{self.request.method} {self.request.path}\n".encode())
+        digest.update(msgspec.json.encode(content, order="deterministic"))
+        return Idempotency(key, digest.digest())
+
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of the API's table.
+
+    ``handler`` takes a :class:`Call`, and the query's struct where the route has one. An ``open`` handler is
+    for everybody and takes the parts and the request.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    query: type[Wire] = NoQuery
+    open: bool = False
+    while_stopping: bool = False
+    """Answered also while the coordinator stops."""
+
+
+def reply(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=messages.encode(value), status=status, content_type="application/json")
+
+
+def nothing() -> web.Response:
+    """An answer without content."""
+    return web.Response(status=204)
+
+
+def address(request: web.Request) -> str:
+    """Where a request comes from."""
+    return request.remote or "unknown"
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Read the body with a cap on its size and its time.
+
+    Raises:
+        TooLarge: over ``MAX_BODY_BYTES``, or compressed, which could hide any size.
+        BadRequest: it drips, or it is not framed as HTTP says.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise TooLarge("Compressed bodies are not taken.", "Send the JSON as it is.")
+    too_large = TooLarge(
+        f"The body is over {MAX_BODY_BYTES:,} bytes.",
+        f"A program may have {messages.MAX_CODE_BYTES:,} bytes.",
+        limit=MAX_BODY_BYTES,
+    )
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    data = bytearray()
+    try:
+        async with asyncio.timeout_at(begun + BODY_GRACE_S) as limit:
+            while chunk := await request.content.readany():
+                data += chunk
+                if len(data) > MAX_BODY_BYTES:
+                    raise too_large
+                limit.reschedule(begun + BODY_GRACE_S + len(data) / BODY_BYTES_PER_S)
+    except TimeoutError:
+        raise BadRequest("The body did not arrive in time.", "Send it in one go.") from None
+    except web.RequestPayloadError:
+        raise BadRequest("The body is not framed as HTTP says.", "Use an HTTP client.") from None
+    return bytes(data)
+
+
+def read_query(request: web.Request, kind: type[Wire]) -> Wire:
+    """The query's parameters as their struct. Raises InvalidField by the parameter's name."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise InvalidField(f"{name}: is given twice.", "Give it once.", field=name)
+        values[name] = value
+    return messages.convert(values, kind)

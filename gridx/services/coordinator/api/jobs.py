@@ -1,0 +1,117 @@
+"""``/jobs`` and ``/quote``: submit, look, wait, cancel, try again, and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final
+
+from aiohttp import web
+from msgspec import Meta
+
+from gridx.errors import InvalidField
+from gridx.messages import Id, JobBatch, JobPage, JobSpec, JobState, UserName, Wire
+from gridx.services.coordinator.api.call import Call, Route, reply
+
+MAX_WAIT_S: Final = 60
+
+
+class JobsQuery(Wire, frozen=True):
+    """Which jobs: newest first, by pages. ``state`` is one or several, with commas; ``q`` is in the name."""
+
+    state: Annotated[str, Meta(max_length=200)] = ""
+    q: Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00]*\Z")] = ""
+    owner: UserName | None = None
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    before: Id | None = None
+
+
+class JobQuery(Wire, frozen=True):
+    """``wait_s``: answer when the job has ended, or after so many seconds."""
+
+    wait_s: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0
+
+
+async def submit(call: Call) -> web.Response:
+    spec = await call.body(JobSpec)
+    jobs, replayed = await call.parts.jobs.submit(call.caller.user, [spec], call.idempotency(spec))
+    return reply(jobs[0], 200 if replayed else 201)
+
+
+async def submit_batch(call: Call) -> web.Response:
+    batch = await call.body(JobBatch)
+    jobs, replayed = await call.parts.jobs.submit(call.caller.user, batch.jobs, call.idempotency(batch))
+    return reply(JobPage(jobs=jobs), 200 if replayed else 201)
+
+
+async def quote(call: Call) -> web.Response:
+    return reply(await call.parts.jobs.quote(call.caller.user, await call.body(JobSpec)))
+
+
+async def page(call: Call, query: JobsQuery) -> web.Response:
+    found = await call.parts.jobs.page(
+        call.caller.user,
+        states=_states(query.state),
+        text=query.q,
+        owner=query.owner,
+        before=query.before,
+        limit=query.limit,
+    )
+    return reply(found)
+
+
+def _states(text: str) -> tuple[JobState, ...]:
+    try:
+        return tuple(JobState(part) for part in text.split(",") if part)
+    except ValueError:
+        raise InvalidField(
+            "state: is not a state of a job.", f"It is any of {', '.join(JobState)}.", field="state"
+        ) from None
+
+
+async def show(call: Call, query: JobQuery) -> web.Response:
+    parts, user, job_id = call.parts, call.caller.user, call.id()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + query.wait_s
+    signed_out = asyncio.Event()
+    with parts.hub.watching(job_id, output=False) as change:
+
+        def sign_out(_: object) -> None:
+            signed_out.set()
+            change.wake()
+
+        job = await parts.jobs.job(user, job_id)
+        if job.state.ended or not query.wait_s:
+            return reply(job)
+        with parts.sockets.opened(call.caller, sign_out):
+            while True:
+                left = end - loop.time()
+                if job.state.ended or left <= 0 or parts.hub.closing or signed_out.is_set():
+                    return reply(job)
+                await change.wait(left)
+                change.looked()
+                job = await parts.jobs.job(user, job_id)
+
+
+async def cancel(call: Call) -> web.Response:
+    return reply(await call.parts.jobs.cancel(call.caller.user, call.id()))
+
+
+async def retry(call: Call) -> web.Response:
+    job, replayed = await call.parts.jobs.retry(call.caller.user, call.id(), call.idempotency())
+    return reply(job, 200 if replayed else 201)
+
+
+async def receipt(call: Call) -> web.Response:
+    return reply(await call.parts.jobs.receipt(call.caller.user, call.id()))
+
+
+ROUTES = (
+    Route("POST", "/jobs", submit),
+    Route("GET", "/jobs", page, JobsQuery),
+    Route("POST", "/jobs/batch", submit_batch),
+    Route("POST", "/quote", quote),
+    Route("GET", "/jobs/{id}", show, JobQuery),
+    Route("POST", "/jobs/{id}/cancel", cancel),
+    Route("POST", "/jobs/{id}/retry", retry),
+    Route("GET", "/jobs/{id}/receipt", receipt),
+)
