@@ -1,6 +1,6 @@
 """The waiting jobs, indexed the way a round walks them: by owner, then by shape, then by priority and age.
 
-A round looks at shapes, not at jobs, so that twenty thousand alike jobs that have to wait cost as much as one.
+A round looks at shapes, not at jobs: twenty thousand alike jobs that have to wait cost as much as one.
 """
 
 from __future__ import annotations

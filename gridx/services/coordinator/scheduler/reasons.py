@@ -25,9 +25,7 @@ def explain(job: WaitingJob, machines: Sequence[Machine], ahead: int, *, kept: b
         return _never(job, machines)
     allowed = [machine for machine in able if machine.worker_id not in job.excluded]
     if not allowed:
-        return (
-            f"{_workers(len(able), 'could run it', only=True)} refused it just now; it will be offered again"
-        )
+        return f"{_only(len(able))} refused it just now; it will be offered again"
     taking = [machine for machine in allowed if not machine.closed]
     if not taking:
         states = Counter(machine.closed for machine in allowed)
