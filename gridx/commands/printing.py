@@ -1,0 +1,142 @@
+"""What commands print: aligned tables, amounts, times, JSON; every text of others passes ``safetext``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import IO, Any, Final
+
+import click
+import msgspec
+
+from gridx import safetext
+from gridx.messages import Job, JobState
+
+COLOURS: Final = {
+    JobState.QUEUED: "yellow",
+    JobState.ASSIGNED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.CANCELLING: "yellow",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.TIMED_OUT: "red",
+    JobState.OUT_OF_MEMORY: "red",
+    JobState.CANCELLED: None,
+    JobState.LOST: "red",
+}
+"""Never the only sign: the word stands there too."""
+
+
+def coloured(stream: IO[str]) -> bool:
+    """Whether colours may be used: on a terminal, and NO_COLOR is not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def out(text: str = "") -> None:
+    """Print lines to stdout. The text is safe already: made here, or by the functions of this module."""
+    click.echo(text, color=coloured(sys.stdout))
+
+
+def one_line(text: str) -> str:
+    """Text that holds words of others, as one line that is safe to print."""
+    return safetext.line(text, limit=1000)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is no result: to stderr."""
+    click.echo(safetext.clean(text), err=True)
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON in ASCII, so that no character of anybody's can act on a terminal."""
+    text = json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=True)
+    click.echo(text.replace("\x7f", "\\u007f"))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print rows under a head, aligned; columns named in ``right`` to the right."""
+    cells = [list(head), *([safetext.line(cell) for cell in row] for row in rows)]
+    widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
+    for number, row in enumerate(cells):
+        line = []
+        for i, cell in enumerate(row):
+            pad = " " * (widths[i] - width(cell))
+            last = i == len(row) - 1
+            line.append(pad + cell if head[i] in right else cell + ("" if last else pad))
+        text = "  ".join(line).rstrip()
+        out(click.style(text, bold=True) if number == 0 else _tinted(text, row))
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, a line each; a value that is empty is left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    longest = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        out(f"{name.ljust(longest)}  {safetext.line(value, limit=2000)}")
+
+
+def width(text: str) -> int:
+    """Cells that a text takes on a terminal."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def state_words(job: Job) -> str:
+    """State of a job, with the exit code or signal where there is one."""
+    words = job.state.value.replace("_", " ")
+    if job.state is JobState.FAILED and job.exit_code is not None:
+        return f"{words} ({job.exit_code})"
+    if job.state is JobState.FAILED and job.signal is not None:
+        return f"{words} (signal {job.signal})"
+    return words
+
+
+def when(at: datetime | None) -> str:
+    """A time of day, in the reader's zone."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def took(start: datetime | None, end: datetime | None) -> str:
+    """How long something took, or takes until now."""
+    if start is None:
+        return ""
+    return seconds(((end or datetime.now(UTC)) - start).total_seconds())
+
+
+def seconds(duration_s: float) -> str:
+    """A duration as people say it: ``0.42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if duration_s < 60:
+        return f"{max(0.0, duration_s):.2f} s" if duration_s < 10 else f"{duration_s:.0f} s"
+    minutes, rest = divmod(int(duration_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def number(value: float) -> str:
+    """A number without needless zeros."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _tinted(text: str, row: Sequence[str]) -> str:
+    for state, colour in COLOURS.items():
+        word = state.value.replace("_", " ")
+        if colour and any(cell == word or cell.startswith(f"{word} (") for cell in row):
+            return text.replace(word, click.style(word, fg=colour), 1)
+    return text

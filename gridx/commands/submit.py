@@ -1,0 +1,300 @@
+"""``gridx submit``, ``run``, ``quote``: giving work to the grid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gridx.commands import printing, streaming
+from gridx.commands.grid import Place, json_option, with_grid
+from gridx.commands.jobs import describe
+from gridx.commands.quantities import DURATION, MEMORY, VARIABLE
+from gridx.credits import format_credits
+from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, InvalidField, TooLarge
+from gridx.messages import MAX_CODE_BYTES, Job, JobSpec, JobState, decode, encode
+
+if TYPE_CHECKING:
+    from gridx.client import Client
+
+EXPLAIN_AFTER_S: Final = 1.0
+"""``run`` says why a job waits when it has waited this long."""
+SIGNALLED: Final = 128
+"""Added to the signal's number, as shells do."""
+
+_OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] = (
+    click.option("-c", "--code", metavar="CODE", help="The program itself, in place of FILE."),
+    click.option("--name", metavar="TEXT", help="What to call the job; else the file's name."),
+    click.option("--cpus", type=float, metavar="N", help="Cores, also a fraction (1)."),
+    click.option(
+        "--memory", "memory_mb", type=MEMORY, metavar="SIZE", help="Memory, like 512M or 1.5G (512M)."
+    ),
+    click.option("--gpus", type=int, metavar="N", help="Whole GPUs (0)."),
+    click.option(
+        "--timeout", "timeout_s", type=DURATION, metavar="TIME", help="Longest run, like 90s, 5m, 2h (5m)."
+    ),
+    click.option(
+        "--env", type=VARIABLE, multiple=True, metavar="KEY=VALUE", help="A variable; may be repeated."
+    ),
+    click.option("--priority", type=int, metavar="N", help="Among one's own jobs: -100 to 100 (0)."),
+    click.option("--max-attempts", type=int, metavar="N", help="Tries, when machines fail (3)."),
+    click.option("--runtime", metavar="NAME", help="Which image; else any that fits."),
+    click.option("--python", metavar="3.N", help="Which Python; else any."),
+)
+
+
+def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """FILE or ``-`` or ``-c``, arguments after it, and what the job asks for; the command gets a ``spec``."""
+
+    @functools.wraps(function)
+    def call(*positional: Any, words: tuple[str, ...], **given: Any) -> Any:
+        fields = {option: given.pop(option) for option in _FIELDS}
+        return function(*positional, spec=spec_of(words, **fields), **given)
+
+    wrapped: Callable[..., Any] = click.argument("words", nargs=-1, metavar="FILE [-- ARGUMENT...]")(call)
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+_FIELDS: Final = (
+    "code",
+    "name",
+    "cpus",
+    "memory_mb",
+    "gpus",
+    "timeout_s",
+    "env",
+    "priority",
+    "max_attempts",
+    "runtime",
+    "python",
+)
+
+
+def spec_of(
+    words: tuple[str, ...],
+    *,
+    code: str | None,
+    name: str | None,
+    env: tuple[tuple[str, str], ...],
+    **asked: Any,
+) -> JobSpec:
+    """The job that a command line describes.
+
+    Raises:
+        UsageError: no program was named.
+        InvalidField: it cannot be read, or a value is out of range.
+    """
+    if code is None:
+        if not words:
+            raise click.UsageError("Which program? Name a FILE, or - for stdin, or give -c CODE.")
+        source, *words_left = words
+        code = _read(source)
+        name = name if name is not None else ("stdin" if source == "-" else Path(source).name)
+    else:
+        words_left = list(words)
+    if len(code.encode("utf-8", "surrogatepass")) > MAX_CODE_BYTES:
+        raise TooLarge(
+            f"The program has more than {MAX_CODE_BYTES:,} bytes.",
+            "Send a smaller one, and let it make its data itself.",
+        )
+    fields = {key: value for key, value in asked.items() if value is not None}
+    spec = JobSpec(code=code, name=name or "", args=words_left, env=dict(env), **fields)
+    try:
+        return decode(encode(spec), JobSpec)
+    except UnicodeEncodeError:
+        raise InvalidField(
+            "The job holds characters that are not Unicode.", "Use UTF-8.", field="args"
+        ) from None
+
+
+def _read(source: str) -> str:
+    try:
+        data = sys.stdin.buffer.read(MAX_CODE_BYTES + 1) if source == "-" else Path(source).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidField(
+            f"{source} cannot be read: {error.strerror}.", "Name a file.", field="code"
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidField(f"{source} is not UTF-8 text.", "Save it as UTF-8.", field="code") from None
+
+
+@click.command("submit")
+@spec_options
+@click.option("-q", "--quiet", is_flag=True, help="Print the job's id alone.")
+@json_option
+@with_grid
+async def submit(grid: Client, spec: JobSpec, quiet: bool, as_json: bool) -> int:
+    """Submit a Python program: FILE, - for stdin, or -c CODE. What follows -- goes to the program."""
+    job = await grid.submit(spec)
+    if as_json:
+        printing.as_json(job)
+    elif quiet:
+        printing.out(str(job.id))
+    else:
+        printing.out(describe(job))
+        printing.out(f"Held: {format_credits(job.hold)} credits. Live output: gridx output -f {job.id}")
+    return EXIT_OK
+
+
+@click.command("quote")
+@spec_options
+@json_option
+@with_grid
+async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
+    """Say what a job would cost, without submitting it."""
+    found = await grid.quote(spec)
+    if as_json:
+        printing.as_json(found)
+        return EXIT_OK
+    printing.table(
+        ("ITEM", "QUANTITY", "PER HOUR", f"FOR {printing.seconds(spec.timeout_s).upper()}"),
+        [
+            (
+                line.item,
+                f"{printing.number(line.quantity)} {line.unit}",
+                format_credits(line.per_hour),
+                format_credits(line.amount),
+            )
+            for line in found.lines
+        ],
+        right=("QUANTITY", "PER HOUR", f"FOR {printing.seconds(spec.timeout_s).upper()}"),
+    )
+    printing.out()
+    printing.fields(
+        [
+            ("an hour", f"{format_credits(found.per_hour)} credits"),
+            (
+                "held",
+                f"{format_credits(found.hold)} credits, for the whole timeout; what is not used comes back",
+            ),
+            ("balance", f"{format_credits(found.balance)} credits"),
+            ("missing", f"{format_credits(found.shortfall)} credits" if found.shortfall else ""),
+            ("would wait", found.waits_because),
+        ]
+    )
+    return EXIT_OK
+
+
+@click.command("run")
+@spec_options
+@click.option(
+    "--local", is_flag=True, help="In a grid of this process, also where another one is configured."
+)
+@click.option("--raw", is_flag=True, help="The program's bytes as they are, escape sequences and all.")
+@click.pass_obj
+def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
+    """Run a Python program and stream its output; exits with the program's exit code.
+
+    Where no grid is configured, one is started in this process. Ctrl-C cancels the job.
+    """
+
+    async def main() -> int:
+        async with _grid(place, local) as grid:
+            return await _Run(grid, spec, raw=raw).to_its_end()
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
+
+
+@asynccontextmanager
+async def _grid(place: Place, local: bool) -> AsyncIterator[Client]:
+    from gridx import credentials
+
+    settings = place.settings()
+    if not local and (settings.client.coordinator or credentials.of_shell().last() is not None):
+        async with place.signed_in() as grid:
+            yield grid
+        return
+    from gridx.local import local_grid
+
+    async with local_grid(settings) as (grid, worker):
+        for warning in worker.offer.warnings if worker.offer else ():
+            printing.note(f"Note: {warning}")
+        yield grid
+
+
+class _Run:
+    """One job from submit to its end, with its output; a signal cancels it, a second one leaves at once."""
+
+    def __init__(self, grid: Client, spec: JobSpec, *, raw: bool) -> None:
+        self._grid = grid
+        self._spec = spec
+        self._raw = raw
+        self._job: Job | None = None
+        self._signals = 0
+        self._cancelling: asyncio.Task[Job] | None = None
+        self._task = asyncio.current_task()
+
+    async def to_its_end(self) -> int:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C leaves at once
+            loop.add_signal_handler(signal.SIGINT, self._signalled)
+            loop.add_signal_handler(signal.SIGTERM, self._signalled)
+        self._job = await self._grid.submit(self._spec)
+        if self._signals:
+            self._cancel()
+        explaining = asyncio.create_task(self._explain(self._job.id), name="explain")
+        try:
+            await asyncio.gather(
+                *(
+                    streaming.follow(self._grid, self._job.id, each, raw=self._raw)
+                    for each in ("stdout", "stderr")
+                )
+            )
+            job = await self._grid.wait(self._job.id)
+        finally:
+            explaining.cancel()
+            await asyncio.gather(explaining, return_exceptions=True)
+        if job.state is not JobState.SUCCEEDED:
+            printing.note(describe(job))
+        return EXIT_INTERRUPTED if self._signals else _exit_code(job)
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals > 1 and self._task is not None:
+            self._task.cancel()
+        elif self._job is not None:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        assert self._job is not None
+        printing.note(f"Cancelling job {self._job.id}; once more leaves at once.")
+        self._cancelling = asyncio.create_task(self._grid.cancel(self._job.id), name="cancel")
+
+    async def _explain(self, job_id: int) -> None:
+        """Say why the job waits, once for each reason."""
+        told = ""
+        while True:
+            await asyncio.sleep(EXPLAIN_AFTER_S)
+            job = await self._grid.job(job_id)
+            if job.state is not JobState.QUEUED:
+                return
+            if job.reason and job.reason != told:
+                told = job.reason
+                printing.note(f"Job {job_id} waits: {told}")
+
+
+def _exit_code(job: Job) -> int:
+    if job.state is JobState.SUCCEEDED:
+        return EXIT_OK
+    if job.state is JobState.FAILED and job.exit_code:
+        return job.exit_code
+    if job.state is JobState.FAILED and job.signal:
+        return SIGNALLED + job.signal
+    return EXIT_JOB_FAILED
+
+
+COMMANDS: Final = (submit, run, quote)

@@ -1,0 +1,85 @@
+"""How a program ends: every error as a sentence and an exit code, never as a traceback.
+
+A :class:`~gridx.errors.GridError` is shown with its hint. Anything else is a defect of this program: its
+traceback goes to a file, and the sentence names the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import click
+
+from gridx import safetext
+from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_USAGE, GridError
+
+EXIT_BROKEN_PIPE: Final = 141
+"""As a program that SIGPIPE ended: the reader of the output went away."""
+MAX_LOG_BYTES: Final = 1 << 20
+
+
+def ending(run: Callable[[], int]) -> int:
+    """Run a program and say how it ended: its own exit code, or that of the error that ended it."""
+    try:
+        return run()
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        complain(error.format_message())
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except GridError as error:
+        complain(error.message, error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        _silence()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        what = str(error) or "no reason given"
+        complain(
+            f"Grid-X has a defect: {type(error).__name__}: {what}.", f"The details are in {_keep(error)}."
+        )
+        return EXIT_JOB_FAILED
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Say on stderr what happened and what to type next."""
+    try:
+        print(safetext.clean(message), file=sys.stderr)  # noqa: T201
+        if hint:
+            print(safetext.clean(hint), file=sys.stderr)  # noqa: T201
+    except (OSError, ValueError):
+        return  # nobody reads stderr any more; the exit code still tells
+
+
+def _keep(error: Exception) -> str:
+    """Append the traceback to a file for a report; where, in words."""
+    from gridx import credentials  # here: it loads what --help need not
+
+    path = credentials.home() / "errors.log"
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    text = f"{when} {' '.join(sys.argv[:1])}\n" + "".join(traceback.format_exception(error)) + "\n"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.exists() and path.stat().st_size > MAX_LOG_BYTES
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if fresh else os.O_APPEND)
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(safetext.clean(text))
+    except OSError as reason:
+        return f"no file, for {path} cannot be written ({reason.strerror})"
+    return str(path)
+
+
+def _silence() -> None:
+    """Keep the interpreter's last flush from complaining about the reader that went away."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # stdout is no file: there is nothing to flush

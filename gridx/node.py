@@ -1,0 +1,318 @@
+"""One process of the grid: its services and its dashboard, and what ends them.
+
+The first signal stops cleanly, the second gives running jobs back at once, the third ends the process on the
+spot. A screen that crashes does not take the services with it, and neither does a terminal that goes away
+from a coordinator or a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gridx import logs, safetext
+from gridx.config import Settings
+from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, GridError, SetupError
+from gridx.roles import Services
+
+if TYPE_CHECKING:
+    from gridx.client import Client
+    from gridx.messages import Session
+    from gridx.services.coordinator.app import Coordinator
+    from gridx.services.worker.agent import Agent
+    from gridx.tui.app import GridApp
+    from gridx.tui.logbook import Logbook
+
+log = logging.getLogger("gridx.node")
+
+SCREEN_CLOSE_S: Final = 5.0
+"""How long the dashboard may take to give the terminal back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """Where a password comes from: given by flag, file or environment, else asked for on the terminal."""
+
+    given: str | None = None
+    may_ask: bool = False
+
+    def __call__(self, new: bool) -> str | None:
+        """The password, or None where there is none; whether the name is ``new`` shows when it is used."""
+        if self.given is not None:
+            return self.given
+        return getpass.getpass("Password (a new name is registered with it): ") if self.may_ask else None
+
+
+def run(settings: Settings, *, screen: bool, ascii_only: bool = False, password: Password) -> int:
+    """Run the node until it is told to stop; its exit code.
+
+    Raises:
+        GridError: it could not start, or a part of it failed.
+    """
+
+    async def main() -> int:
+        return await Node(settings, screen=screen, ascii_only=ascii_only, password=password).run()
+
+    return asyncio.run(main())
+
+
+class Node:
+    """The life of one process.
+
+    Args:
+        settings: ``role`` decides what runs.
+        screen: whether the dashboard is shown.
+        ascii_only: draw it with ASCII alone.
+        password: asked when a worker has to sign in and has no token yet.
+    """
+
+    def __init__(
+        self, settings: Settings, *, screen: bool, ascii_only: bool = False, password: Password
+    ) -> None:
+        self.services = Services(settings, password)
+        self.settings = self.services.settings
+        self.screen = screen
+        self.ascii_only = ascii_only
+        self._app: GridApp | None = None
+        self._logbook: Logbook | None = None
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+        self._signals: list[signal.Signals] = []
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log goes while the dashboard has the terminal."""
+        return self.settings.data_path / "gridx.log"
+
+    async def run(self) -> int:
+        """Start everything, wait for the end, stop everything; the exit code."""
+        self._listen_to_signals()
+        self._set_up_logs()
+        try:
+            try:
+                if not await self._unless_stopped(self.services.start(self._listening)):
+                    return self._exit_code()
+                if self.settings.role != "viewer":
+                    say(f"{self.settings.role} ready" + ("" if self.screen else "; Ctrl-C stops it"))
+                return await self._serve()
+            finally:
+                await self.services.stop(self._hurrying)
+        finally:
+            await asyncio.to_thread(logs.close)
+
+    def _listening(self, coordinator: Coordinator) -> None:
+        say(f"HTTP API: {coordinator.http_url}")
+        say(f"WebSocket: {coordinator.ws_url}")
+        if coordinator.first_admin is not None:
+            user, password = coordinator.first_admin
+            say(f"First start: the administrator is {user}, password: {password}")
+            say(f"It is shown this once. Sign in: gridx login {user}. Change it: gridx admin password {user}")
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> int:
+        """Until a signal, the end of the dashboard, or the end of a service that should not end."""
+        dashboard = await self._dashboard() if self.screen else None
+        screen = None if dashboard is None else asyncio.create_task(_show(dashboard), name="dashboard")
+        parts = (("coordinator", self.services.coordinator), ("worker", self.services.agent))
+        failures: list[asyncio.Task[BaseException]] = [
+            asyncio.create_task(_failure(part), name=name) for name, part in parts if part is not None
+        ]
+        stopping = asyncio.create_task(self._until_told(), name="stopping")
+        try:
+            while True:
+                watched = [task for task in (screen, stopping, *failures) if task is not None]
+                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for failed in failures:
+                    if failed in done:
+                        raise _service_failed(failed.get_name(), failed.result())
+                if stopping in done or screen is None:
+                    return self._exit_code()
+                code = screen.result()
+                if not failures or (code == EXIT_OK and not self._hung_up()):
+                    return code
+                screen = None
+                self._go_on_without_screen()
+        finally:
+            if screen is not None:
+                await self._end_dashboard(screen)
+            for task in (stopping, *failures):
+                task.cancel()
+            await asyncio.gather(stopping, *failures, return_exceptions=True)
+
+    async def _until_told(self) -> None:
+        """Until a signal, or until a worker that was told to drain has left the grid."""
+        if self.settings.role == "worker" and self.services.agent is not None:
+            left = asyncio.create_task(self.services.agent.wait_left(), name="left")
+            stopping = asyncio.create_task(self._stopping.wait(), name="told")
+            try:
+                await asyncio.wait((left, stopping), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                left.cancel()
+                stopping.cancel()
+                await asyncio.gather(left, stopping, return_exceptions=True)
+        else:
+            await self._stopping.wait()
+
+    async def _dashboard(self) -> GridApp:
+        """The screen of this process: over its own services, or for a coordinator elsewhere."""
+        from gridx.tui.app import GridApp
+        from gridx.tui.here import Here
+
+        assert self._logbook is not None
+        client, remember = await self._dashboard_client()
+        here = Here()
+        if (agent := self.services.agent) is not None:
+            patience = f"{self.settings.worker.drain_s:.0f} s"
+            here = Here(
+                running=lambda: len(agent.running),
+                consequence=f"They get {patience} to finish, then they are given back and run elsewhere.",
+                worker_name=agent.name,
+            )
+        self._app = GridApp(
+            client,
+            self.services.settings,
+            role=self.settings.role,
+            logbook=self._logbook,
+            here=here,
+            ascii_only=self.ascii_only,
+            remember=remember,
+        )
+        return self._app
+
+    async def _dashboard_client(self) -> tuple[Client, Callable[[str, Session], None] | None]:
+        """Where the dashboard looks, and how a sign-in that is made there is saved."""
+        from gridx import credentials
+        from gridx.client import Client
+
+        timeout_s = self.settings.client.timeout_s
+        services = self.services
+        if services.coordinator is not None:
+            # Whoever has the database file has the grid: beside a coordinator one looks as its administrator.
+            token = services.token or await services.coordinator.local_session(self.settings.auth.admin_user)
+            return Client(services.coordinator.http_url, token, timeout_s=timeout_s), None
+        if services.agent is not None:
+            url = services.settings.worker.coordinator_http
+            return Client(url, services.token, timeout_s=timeout_s), None
+        url, token = credentials.resolve(self.settings)
+        return Client(url, token, timeout_s=timeout_s), credentials.remember
+
+    def _go_on_without_screen(self) -> None:
+        if not self._hung_up():
+            logs.to_stderr(self.settings.log)
+            say(f"The dashboard crashed; the {self.settings.role} goes on without it. Ctrl-C stops it.")
+            say(f"What happened until now: {self.log_path}")
+        log.warning("the dashboard ended; the services go on without it")
+
+    async def _end_dashboard(self, screen: asyncio.Task[int]) -> None:
+        """Give the terminal back."""
+        if self._app is not None and not screen.done():
+            self._app.exit()
+        done, _ = await asyncio.wait([screen], timeout=SCREEN_CLOSE_S)
+        if not done:
+            screen.cancel()
+        await asyncio.gather(screen, return_exceptions=True)
+
+    # -- signals and logs --------------------------------------------------------------------------------
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            # Whoever started us with nohup, or in the background of a script, wants these ignored.
+            if number is None or signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            try:
+                loop.add_signal_handler(number, self._signalled, number)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda n, _: loop.call_soon_threadsafe(self._signalled, n))
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        log.info("%s received", name)
+        self._signals.append(signal.Signals(number))
+        if self._hung_up() and self._app is not None:
+            self._app.exit()  # the terminal is gone, not the work
+            return
+        if len(self._signals) > 2:
+            os._exit(128 + number)
+        if len(self._signals) == 2:
+            say("Giving running jobs back and stopping at once; once more ends the process on the spot.")
+            self._hurrying.set()
+        self._stopping.set()
+
+    def _hung_up(self) -> bool:
+        """Whether the terminal went away from services that go on without one."""
+        lost = bool(self._signals) and self._signals[-1].name == "SIGHUP"
+        return self.screen and lost and self.settings.role in ("coordinator", "worker")
+
+    def _exit_code(self) -> int:
+        return EXIT_INTERRUPTED if signal.SIGINT in self._signals else EXIT_OK
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run ``work`` to its end; False when a signal came first, and then it is cancelled."""
+        working = asyncio.create_task(work, name="start")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+            return False
+        await working
+        return True
+
+    def _set_up_logs(self) -> None:
+        if not self.screen:
+            logs.to_stderr(self.settings.log)
+            return
+        from gridx.tui.logbook import Logbook
+
+        self._logbook = Logbook()
+        try:
+            logs.to_file(self.settings.log, self.log_path, self._logbook)
+        except OSError as error:
+            raise SetupError(
+                f"The log {self.log_path} cannot be written: {error.strerror}.",
+                "Name another folder with --data-dir.",
+            ) from None
+
+
+def say(line: str) -> None:
+    """Print a line that people and scripts wait for; a stdout that nobody reads is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):
+        print(safetext.line(line, limit=1000), flush=True)  # noqa: T201
+
+
+async def _show(app: GridApp) -> int:
+    """Show the dashboard until it is quit; not 0 when it crashed."""
+    from gridx.tui.app import run_dashboard
+
+    try:
+        return await run_dashboard(app)
+    except Exception:
+        log.exception("the dashboard failed")
+        return EXIT_JOB_FAILED
+    finally:
+        await app.client.close()
+
+
+async def _failure(part: Coordinator | Agent) -> BaseException:
+    return await part.wait_failed()
+
+
+def _service_failed(name: str, error: BaseException) -> GridError:
+    if isinstance(error, GridError):
+        return error
+    log.error("the %s failed", name, exc_info=error)
+    return GridError(
+        f"The {name} failed: {type(error).__name__}: {error}.", "The log has the details. Start it again."
+    )
