@@ -1,1 +1,27 @@
-"""Sandboxes: the isolated places in which attempts run."""
+"""Where jobs run: the contract (``base``), containers (``docker``), limited processes (``process``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gridx.config import WorkerSettings
+from gridx.services.worker.sandbox.base import Sandbox
+
+
+async def open_sandbox(settings: WorkerSettings, *, identity: str, data_path: Path) -> Sandbox:
+    """Open the sandbox that the settings ask for.
+
+    ``auto`` takes containers when an engine answers and has an image, else processes, whose warnings say why.
+
+    Args:
+        identity: the worker's own; containers are labelled with it, and only those are ever removed.
+        data_path: the worker's data folder.
+
+    Raises:
+        EngineMissing, ImageMissing: containers are asked for and cannot be had.
+    """
+    from gridx.services.worker.sandbox.process import ProcessSandbox
+
+    sandbox = ProcessSandbox(data_path)
+    await sandbox.open()
+    return sandbox

@@ -1,0 +1,337 @@
+"""One attempt's conversation with its supervisor, on the worker's side: counts, caps, times, and judges the end.
+
+Nothing here knows what kind of sandbox it is. What the supervisor says is used where a lie would only hurt the
+job's own owner; the clock, the caps and the end of the attempt are the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from gridx.errors import SandboxBroken
+from gridx.messages import Outcome, Stream
+from gridx.services.worker.sandbox.base import OutputSink, RunOutcome, RunRequest, StartedHook
+from gridx.services.worker.sandbox.frames import (
+    Began,
+    End,
+    FrameError,
+    FrameParser,
+    Output,
+    Ready,
+    Usage,
+)
+from gridx.services.worker.sandbox.supervisor import flood_limit
+
+READY_WITHIN_S: Final = 60.0
+"""From the start of a sandbox to its supervisor's first word; the first use of an image reads it from disk."""
+BEGIN_WITHIN_S: Final = 30.0
+"""From the request to the job's first instruction."""
+SILENCE_S: Final = 10.0
+"""The supervisor speaks every second; after this silence somebody is asked whether it can still be heard."""
+YIELD_WITHIN_S: Final = 0.7
+"""How long a supervisor that was told to end its job may take, before it is killed with everything else."""
+DRAIN_WITHIN_S: Final = 3.0
+"""How long output that was under way when a sandbox was killed may take to arrive."""
+
+
+class Channel(Protocol):
+    """Two byte streams to and from a supervisor."""
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it. Raises ConnectionError when nobody reads any more."""
+
+    async def receive(self) -> bytes:
+        """The next bytes, at most some 64 KiB; empty at the end."""
+
+    async def end_input(self) -> None:
+        """Close the supervisor's stdin, which tells it to end its job. Never raises."""
+
+    def last_words(self) -> str:
+        """The end of what the supervisor itself wrote to stderr: its traceback, if it broke."""
+
+
+class Line:
+    """A channel with its parser: frames in the order they came."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._parser = FrameParser()
+
+    async def frames(self) -> list[Ready | Began | Output | Usage | End] | None:
+        """The next frames, maybe none yet; None at the end of the stream.
+
+        Raises:
+            SandboxBroken: what came is not the supervisor's language.
+        """
+        data = await self.channel.receive()
+        if not data:
+            return None
+        try:
+            return self._parser.feed(data)
+        except FrameError as error:
+            raise SandboxBroken(f"The sandbox's supervisor sent {error}.") from None
+
+    async def ready(self) -> Ready:
+        """Wait for the supervisor's first word.
+
+        Raises:
+            SandboxBroken: it ended before, or it is none.
+        """
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                while (frames := await self.frames()) is not None:
+                    for frame in frames:
+                        if isinstance(frame, Ready):
+                            return frame
+        except TimeoutError:
+            raise SandboxBroken(f"The sandbox was not ready within {READY_WITHIN_S:.0f} s.") from None
+        raise SandboxBroken(f"The sandbox ended before it was ready. {self.channel.last_words()}".strip())
+
+
+def marker(cap: int) -> bytes:
+    """What stands at the end of output that was cut."""
+    return b"\n[gridx: the output is cut here, at its cap of %d bytes]\n" % cap
+
+
+class CappedSink:
+    """Hands output on up to the cap, then the marker, then nothing."""
+
+    def __init__(self, sink: OutputSink, cap: int) -> None:
+        self._sink, self._cap = sink, cap
+        self._sent: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Take the next bytes of a stream.
+
+        Raises:
+            SandboxBroken: more came than the supervisor may pass on.
+        """
+        before = self._sent[stream]
+        self._sent[stream] = before + len(data)
+        if before > self._cap:
+            raise SandboxBroken("The sandbox's supervisor passed on more output than it may.")
+        kept = data[: self._cap - before]
+        if kept:
+            await self._sink(stream, kept)
+        if before + len(data) > self._cap:
+            await self._sink(stream, marker(self._cap))
+
+
+How = Literal["ended", "timed_out", "cancelled", "vanished"]
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a conversation ended and what was measured. ``vanished``: the stream ended without a word."""
+
+    how: How
+    end: End | None
+    usage: Usage | None
+    wall_ms: int
+    began: bool
+
+
+class Dialogue:
+    """Puts one job to a supervisor and follows it to its end.
+
+    Args:
+        kill: ends the sandbox by force; the stream ends after it. Called when the supervisor does not yield.
+        check: called after a silence; raises SandboxBroken when the sandbox can no longer be heard.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        request: RunRequest,
+        sink: OutputSink,
+        started: StartedHook,
+        *,
+        kill: Callable[[], Awaitable[None]],
+        check: Callable[[], Awaitable[None]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._line, self._request, self._started = line, request, started
+        self._sink = CappedSink(sink, request.output_cap_bytes)
+        self._kill, self._check, self._monotonic = kill, check, monotonic
+        self._began = asyncio.Event()
+        self._began_at = self._ended_at = 0.0
+        self._heard_at = monotonic()
+        self._listens = True
+        self._end: End | None = None
+        self._usage: Usage | None = None
+
+    async def run(self, encoded: bytes, cancel: asyncio.Event) -> Ending:
+        """Send the request and follow it.
+
+        Raises:
+            SandboxBroken: the machine's fault, or the supervisor's.
+        """
+        follow = asyncio.create_task(self._follow(encoded), name=f"attempt {self._request.attempt_id}")
+        cancelled = asyncio.create_task(cancel.wait())
+        began = asyncio.create_task(self._began.wait())
+        try:
+            how = await self._watch(follow, cancelled, began)
+            if how != "ended":
+                await self._stop(follow)
+            elif (error := follow.exception()) is not None:
+                raise error
+        finally:
+            # Awaiting them, too: whoever is cancelled here must not leave a sink half written.
+            for task in (follow, cancelled, began):
+                task.cancel()
+            await asyncio.gather(follow, cancelled, began, return_exceptions=True)
+        if how == "ended" and self._end is None:
+            how = "vanished"
+        ended_at = self._ended_at or self._monotonic()
+        wall_ms = round((ended_at - self._began_at) * 1000) if self._began.is_set() else 0
+        return Ending(how, self._end, self._usage, wall_ms, self._began.is_set())
+
+    async def _watch(
+        self, follow: asyncio.Task[None], cancelled: asyncio.Task[bool], began: asyncio.Task[bool]
+    ) -> How:
+        deadline = self._monotonic() + BEGIN_WITHIN_S
+        asked = self._heard_at
+        while True:
+            waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {follow, cancelled}
+            if not self._began.is_set():
+                waiting.add(began)
+            else:
+                deadline = self._began_at + self._request.timeout_s
+            until = min(deadline, max(self._heard_at, asked) + SILENCE_S)
+            await asyncio.wait(
+                waiting, timeout=max(0.0, until - self._monotonic()), return_when=asyncio.FIRST_COMPLETED
+            )
+            if follow.done():
+                return "ended"
+            if cancelled.done():
+                return "cancelled"
+            now = self._monotonic()
+            if self._began.is_set():
+                if now >= self._began_at + self._request.timeout_s:
+                    return "timed_out"
+            elif now >= deadline:
+                raise SandboxBroken(f"The sandbox did not begin the job within {BEGIN_WITHIN_S:.0f} s.")
+            if self._listens and now >= max(self._heard_at, asked) + SILENCE_S:
+                asked = now
+                await self._check()
+            elif not self._listens:
+                asked = now
+
+    async def _stop(self, follow: asyncio.Task[None]) -> None:
+        """Have the supervisor end the job, which gives exact figures; then kill, whatever it did."""
+        await self._line.channel.end_input()
+        await asyncio.wait({follow}, timeout=YIELD_WITHIN_S)
+        if self._ended_at == 0:
+            self._ended_at = self._monotonic()
+        if not follow.done():
+            await self._kill()
+            await asyncio.wait({follow}, timeout=DRAIN_WITHIN_S)
+
+    async def _follow(self, encoded: bytes) -> None:
+        try:
+            await self._line.channel.send(encoded)
+        except OSError:
+            # What it still has to say, maybe why it is gone, is read below.
+            pass
+        while self._end is None:
+            self._listens = True
+            frames = await self._line.frames()
+            self._listens = False
+            if frames is None:
+                break
+            self._heard_at = self._monotonic()
+            for frame in frames:
+                await self._take(frame)
+        self._ended_at = self._monotonic()
+
+    async def _take(self, frame: Ready | Began | Output | Usage | End) -> None:
+        if self._end is not None:
+            raise SandboxBroken("The sandbox's supervisor went on after the end of its job.")
+        match frame:
+            case Began():
+                self._began_at = self._monotonic()
+                self._began.set()
+                await self._started()
+            case Output(stream, data):
+                await self._sink.write(stream, data)
+            case Usage():
+                self._usage = frame
+            case End():
+                self._end = frame
+                self._ended_at = self._monotonic()
+            case Ready():
+                raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
+
+
+# -- judging ---------------------------------------------------------------------------------------------------
+
+
+def megabytes(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / (1 << 20):.0f} MiB" if count >= 10 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV (segmentation fault)``."""
+    try:
+        name = signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    text = signals.strsignal(number)
+    return f"{name} ({text.lower()})" if text else name
+
+
+def out_of_memory(request: RunRequest, ending: Ending) -> RunOutcome:
+    """The attempt needed more memory than it has."""
+    measured = ending.end or ending.usage
+    peak = f"; its peak was {megabytes(measured.peak)}" if measured and measured.peak else ""
+    return outcome(
+        ending, "out_of_memory", f"It needed more than its {request.memory_mb} MiB of memory{peak}."
+    )
+
+
+def outcome(ending: Ending, kind: Outcome, reason: str = "") -> RunOutcome:
+    """An outcome with what was measured."""
+    measured = ending.end or ending.usage
+    own = ending.end if kind in ("succeeded", "failed", "out_of_memory") else None
+    return RunOutcome(
+        kind,
+        exit_code=own.exit_code if own else None,
+        signal=own.signal if own else None,
+        reason=reason,
+        wall_ms=ending.wall_ms,
+        cpu_ms=measured.cpu_ms if measured else None,
+        peak_memory_bytes=measured.peak if measured else None,
+    )
+
+
+def judge(request: RunRequest, ending: Ending) -> RunOutcome:
+    """The outcome of a conversation that did not vanish."""
+    if ending.how == "cancelled":
+        return outcome(ending, "cancelled")
+    if ending.how == "timed_out":
+        return outcome(ending, "timed_out", f"It ran longer than its {request.timeout_s} s.")
+    end = ending.end
+    if end is None:
+        raise SandboxBroken("The sandbox ended without a word.")
+    if end.flooded:
+        limit = megabytes(flood_limit(request.output_cap_bytes))
+        return outcome(ending, "failed", f"It wrote more than {limit} to {end.flooded} and was ended.")
+    if end.broke == "memory":
+        return out_of_memory(request, ending)
+    if end.broke == "pids":
+        return outcome(ending, "failed", f"It had more than {request.pids} processes and was ended.")
+    if end.exit_code == 0:
+        return outcome(ending, "succeeded")
+    if end.oom_kills or (end.memory_error and end.exit_code == 1):
+        return out_of_memory(request, ending)
+    if end.signal is not None:
+        return outcome(ending, "failed", f"It was ended by {signal_name(end.signal)}.")
+    if end.exit_code is not None:
+        return outcome(ending, "failed", f"It ended with exit code {end.exit_code}.")
+    raise SandboxBroken("The sandbox's supervisor does not know how the job ended.")

@@ -1,0 +1,100 @@
+"""The worker's side of the supervisor: how ``boot.py`` gets in, and how a job is put to it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gridx.services.worker.sandbox.base import FLOOD_FACTOR, RunRequest
+
+# The fixed command of every sandbox: reads the supervisor from stdin and becomes it. So a runtime needs nothing
+# but Python, no file is mounted, and the supervisor is always of the worker's own version.
+LOADER: Final = (
+    "import os\n"
+    "def take(n):\n"
+    "    data = b''\n"
+    "    while len(data) < n:\n"
+    "        part = os.read(0, n - len(data))\n"
+    "        if not part: raise SystemExit\n"
+    "        data += part\n"
+    "    return data\n"
+    "exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec', dont_inherit=True))\n"
+)
+
+MIN_FLOOD: Final = 1 << 16
+"""An attempt whose output cap is tiny is still not ended for a few lines."""
+
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+@functools.cache
+def greeting() -> bytes:
+    """What goes first into a new sandbox's stdin: the supervisor itself."""
+    source = Path(__file__).with_name("boot.py").read_bytes()
+    return struct.pack(">I", len(source)) + source
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a kind of sandbox gives a job besides the request.
+
+    Attributes:
+        folder: the job's directory, as the job sees it.
+        alone: the supervisor is the first process of a PID namespace.
+        cgroup: the sandbox has a cgroup of its own that keeps memory and processes; else the supervisor does.
+        clean: folders to empty after the job so that the place can be used again; empty: it will not be.
+        rlimits: names and values for ``setrlimit``.
+    """
+
+    folder: str
+    alone: bool
+    cgroup: bool
+    clean: tuple[str, ...] = ()
+    rlimits: dict[str, int] = field(default_factory=dict)
+    nice: int = 0
+    path: str = DEFAULT_PATH
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def flood_limit(cap: int) -> int:
+    """Bytes in one stream that end an attempt."""
+    return max(cap * FLOOD_FACTOR, MIN_FLOOD)
+
+
+def environment(request: RunRequest, around: Surroundings) -> dict[str, str]:
+    """The job's whole environment: nothing of the worker's own."""
+    return {
+        "PATH": around.path,
+        "HOME": around.folder,
+        "LANG": "C.UTF-8",
+        **around.env,
+        **request.env,
+        "GRIDX_JOB": str(request.job_id),
+        "GRIDX_ATTEMPT": str(request.number),
+    }
+
+
+def encode_request(request: RunRequest, around: Surroundings) -> bytes:
+    """One job, as the supervisor reads it."""
+    header = json.dumps(
+        {
+            "args": list(request.args),
+            "env": environment(request, around),
+            "folder": around.folder,
+            "alone": around.alone,
+            "cgroup": around.cgroup,
+            "clean": list(around.clean),
+            "memory": request.memory_mb << 20,
+            "pids": request.pids,
+            "cap": request.output_cap_bytes,
+            "flood": flood_limit(request.output_cap_bytes),
+            "rlimits": around.rlimits,
+            "nice": around.nice,
+        }
+    ).encode()
+    code = request.code.encode("utf-8", "surrogatepass")
+    return struct.pack(">II", len(header), len(code)) + header + code
