@@ -1,4 +1,4 @@
-"""Namespaces for the process sandbox where bubblewrap is installed and works: better than nothing, no wall."""
+"""Namespaces for the process sandbox, where bubblewrap is installed and works: better than nothing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ JOB_FOLDER: Final = "/job"
 
 
 def command(bwrap: str, folder: Path) -> list[str]:
-    """The command in front of the interpreter: no network, no processes, users or files of the machine but the
-    system's and the interpreter's, read-only."""
+    """The command in front of the interpreter: no network, no processes and no files of the machine but the
+    system's and the interpreter's, read-only.
+    """
     arguments = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1"]
     arguments += ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "sandbox"]
     for path in _SYSTEM:

@@ -1,12 +1,13 @@
-"""One attempt's conversation with its supervisor, on the worker's side: counts, caps, times, and judges the end.
+"""One attempt's conversation with its supervisor, on the worker's side: counts, caps, times, judges the end.
 
-Nothing here knows what kind of sandbox it is. What the supervisor says is used where a lie would only hurt the
-job's own owner; the clock, the caps and the end of the attempt are the worker's.
+Nothing here knows what kind of sandbox it is. What the supervisor says is used where a lie would only hurt
+the job's own owner; the clock, the caps and the end of the attempt are the worker's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal as signals
 import time
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ from gridx.services.worker.sandbox.frames import (
 from gridx.services.worker.sandbox.supervisor import flood_limit
 
 READY_WITHIN_S: Final = 60.0
-"""From the start of a sandbox to its supervisor's first word; the first use of an image reads it from disk."""
+"""From a sandbox's start to its supervisor's first word; the first use of an image reads it from disk."""
 BEGIN_WITHIN_S: Final = 30.0
 """From the request to the job's first instruction."""
 SILENCE_S: Final = 10.0
@@ -233,11 +234,9 @@ class Dialogue:
             await asyncio.wait({follow}, timeout=DRAIN_WITHIN_S)
 
     async def _follow(self, encoded: bytes) -> None:
-        try:
+        # What a supervisor that does not listen still has to say, maybe why, is read below.
+        with contextlib.suppress(OSError):
             await self._line.channel.send(encoded)
-        except OSError:
-            # What it still has to say, maybe why it is gone, is read below.
-            pass
         while self._end is None:
             self._listens = True
             frames = await self._line.frames()
@@ -268,7 +267,7 @@ class Dialogue:
                 raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
 
 
-# -- judging ---------------------------------------------------------------------------------------------------
+# -- judging -------------------------------------------------------------------------------------------------
 
 
 def megabytes(count: int) -> str:

@@ -1,8 +1,8 @@
 """Reads the supervisor's frames; believes none of them further than a bound.
 
-A supervisor that a job has taken over can send what it likes. Every frame is of a known kind, in the order that the
-conversation has, no longer than its kind allows, its numbers in range; anything else is a :class:`FrameError`, and
-what is buffered is never more than one frame.
+A supervisor that a job has taken over can send what it likes. Every frame is of a known kind, in the order
+that the conversation has, no longer than its kind allows, its numbers in range; anything else is a
+:class:`FrameError`, and what is buffered is never more than one frame.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ Frame = Ready | Began | Output | Usage | End
 _LIMITS: Final = {b"R": 1024, b"S": 0, b"O": CHUNK, b"E": CHUNK, b"U": 1024, b"X": 8192}
 _STREAMS: Final[dict[bytes, Stream]] = {b"O": "stdout", b"E": "stderr"}
 _KINDS: Final[dict[bytes, type[Ready | Usage | End]]] = {b"R": Ready, b"U": Usage, b"X": End}
-# What may come after what; a place that is used again goes from the end of one job to the next one's beginning.
+# What may come after what; a place that is used again goes from the end of one job to the next one.
 _NEXT: Final = {"": b"R", "R": b"S", "S": b"OEUX", "X": b"S"}
 
 

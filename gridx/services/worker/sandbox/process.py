@@ -1,8 +1,8 @@
 """The sandbox for machines without a container engine: a limited process. No wall, and it says so.
 
-The same supervisor as in a container, as a process of this machine: own session, own folder, a clean environment,
-limits by ``setrlimit`` and by the supervisor's watch over memory and number of processes. With bubblewrap there are
-namespaces too. Either way a worker that has nothing better is given its own owner's jobs only.
+The same supervisor as in a container, as a process of this machine: own session, own folder, a clean
+environment, limits by ``setrlimit`` and by the supervisor's watch over memory and number of processes. With
+bubblewrap there are namespaces too. Either way such a worker is given its own owner's jobs only.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ MARK: Final = "GRIDX_PLACE"
 MAX_FILE_BYTES: Final = 4 << 30
 MAX_FILES: Final = 256
 MEMORY_SPARE: Final = 2 << 30
-"""Address space past the memory limit: libraries map much that they never touch. The supervisor watches what is
-really in memory; this only stops what would outrun it."""
+"""Address space past the memory limit: libraries map much that they never touch. The supervisor watches what
+is really in memory; this only stops what would outrun it."""
 NICE: Final = 5
 LAST_WORDS: Final = 4096
 END_WITHIN_S: Final = 5.0

@@ -11,8 +11,8 @@ from typing import Final
 
 from gridx.services.worker.sandbox.base import FLOOD_FACTOR, RunRequest
 
-# The fixed command of every sandbox: reads the supervisor from stdin and becomes it. So a runtime needs nothing
-# but Python, no file is mounted, and the supervisor is always of the worker's own version.
+# The fixed command of every sandbox: reads the supervisor from stdin and becomes it. So a runtime needs
+# nothing but Python, no file is mounted, and the supervisor is always of the worker's own version.
 LOADER: Final = (
     "import os\n"
     "def take(n):\n"
