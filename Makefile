@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+EXAMPLES := $(VENV)/.installed-examples
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 
 .PHONY: help demo run test check clean
@@ -11,7 +12,7 @@ PYTEST_FLAGS ?= -n 2 --dist worksteal
 help:  ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-demo: $(STAMP)  ## Start a grid on this machine, run the examples, print outputs, receipts and the audit
+demo: $(EXAMPLES)  ## Start a grid on this machine, run the examples, print outputs, receipts and the audit
 	@$(BIN)/python -m gridx.demo
 
 run: $(STAMP)  ## Open the dashboard: coordinator, worker and screen in one process
@@ -43,4 +44,9 @@ $(STAMP): $(VENV)/bin/python pyproject.toml
 $(DEV): $(VENV)/bin/python pyproject.toml
 	@echo "Installing Grid-X and its test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(STAMP)
+
+$(EXAMPLES): $(VENV)/bin/python pyproject.toml
+	@echo "Installing Grid-X and what its examples use into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples]'
 	@touch $@ $(STAMP)

@@ -197,8 +197,8 @@ class Node:
         services = self.services
         if services.coordinator is not None:
             # Whoever has the database file has the grid: beside a coordinator one looks as its administrator.
-            token = services.token or await services.coordinator.local_session(self.settings.auth.admin_user)
-            return Client(services.coordinator.http_url, token, timeout_s=timeout_s), None
+            own = services.token or await services.coordinator.local_session(self.settings.auth.admin_user)
+            return Client(services.coordinator.http_url, own, timeout_s=timeout_s), None
         if services.agent is not None:
             url = services.settings.worker.coordinator_http
             return Client(url, services.token, timeout_s=timeout_s), None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 import click
@@ -21,29 +20,29 @@ MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("
 @click.pass_obj
 def doctor(place: Place, no_job: bool, as_json: bool) -> int:
     """Check this machine, and say what to type where something is missing; 1 when something is wrong."""
-    from gridx import doctor
+    from gridx.doctor import collect, examine, well
 
     settings = place.settings()
     if as_json:
-        findings = asyncio.run(doctor.collect(settings, job=not no_job))
-        printing.as_json({"ok": doctor.well(findings), "findings": findings})
-        return EXIT_OK if doctor.well(findings) else EXIT_JOB_FAILED
+        findings = asyncio.run(collect(settings, job=not no_job))
+        printing.as_json({"ok": well(findings), "findings": findings})
+        return EXIT_OK if well(findings) else EXIT_JOB_FAILED
 
     async def main() -> bool:
         findings = []
-        async for finding in doctor.examine(settings, job=not no_job):
+        async for finding in examine(settings, job=not no_job):
             findings.append(finding)
             word, colour = MARKS[finding.verdict]
             mark = click.style(word.ljust(7), fg=colour)
             printing.out(f"{mark}  {printing.one_line(f'{finding.what}: {finding.found}')}")
             if finding.hint:
                 printing.out(f"         {printing.one_line(finding.hint)}")
-        return doctor.well(findings)
+        return well(findings)
 
-    well = asyncio.run(main())
+    ready = asyncio.run(main())
     printing.out()
-    printing.out("This machine is ready." if well else "This machine is not ready; see the hints above.")
-    return EXIT_OK if well else EXIT_JOB_FAILED
+    printing.out("This machine is ready." if ready else "This machine is not ready; see the hints above.")
+    return EXIT_OK if ready else EXIT_JOB_FAILED
 
 
 @click.group("runtime")
