@@ -7,12 +7,13 @@ that both read. Nothing here knows a clock, a socket or the store.
 from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
 from gridx.services.coordinator.scheduler.placement import Placement, Plan, Rules, plan
 from gridx.services.coordinator.scheduler.queue import Queue, WaitingJob
-from gridx.services.coordinator.scheduler.reasons import explain
+from gridx.services.coordinator.scheduler.reasons import Obstacle, explain, obstacle
 from gridx.services.coordinator.scheduler.shares import Shares
 
 __all__ = [
     "Machine",
     "Need",
+    "Obstacle",
     "Placement",
     "Plan",
     "Queue",
@@ -21,6 +22,7 @@ __all__ = [
     "WaitingJob",
     "could_run",
     "explain",
+    "obstacle",
     "plan",
     "runtime_for",
 ]

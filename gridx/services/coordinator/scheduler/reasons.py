@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from gridx.messages import Runtime
 from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
@@ -18,25 +19,46 @@ def explain(job: WaitingJob, machines: Sequence[Machine], ahead: int, *, kept: b
         ahead: how many jobs are ahead of it.
         kept: a machine is being kept free for it.
     """
+    return obstacle(job, machines, kept=kept).seen_by(ahead)
+
+
+class Obstacle(NamedTuple):
+    """What is in the way of all jobs of a shape.
+
+    ``passes``: it goes away by itself as the jobs ahead are served; where there are any, they are the reason.
+    """
+
+    text: str
+    passes: bool
+
+    def seen_by(self, ahead: int) -> str:
+        """The reason for a job that has so many ahead of it."""
+        if not self.passes or not ahead:
+            return self.text
+        return f"waits its turn: {ahead:,} {'job is' if ahead == 1 else 'jobs are'} ahead"
+
+
+def obstacle(job: WaitingJob, machines: Sequence[Machine], *, kept: bool = False) -> Obstacle:
+    """What is in the way; the text is empty when nothing is. Arguments as for :func:`explain`."""
     if not machines:
-        return "no worker is connected"
+        return Obstacle("no worker is connected", False)
     able = [machine for machine in machines if could_run(job.need, machine, job.owner_id)]
     if not able:
-        return _never(job, machines)
+        return Obstacle(_never(job, machines), False)
     allowed = [machine for machine in able if machine.worker_id not in job.excluded]
     if not allowed:
-        return f"{_only(len(able))} refused it just now; it will be offered again"
+        return Obstacle(f"{_only(len(able))} refused it just now; it will be offered again", False)
     taking = [machine for machine in allowed if not machine.closed]
     if not taking:
         states = Counter(machine.closed for machine in allowed)
         listed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         takes = "takes" if len(allowed) == 1 else "take"
-        return f"{_only(len(allowed))} {takes} nothing now ({listed})"
+        return Obstacle(f"{_only(len(allowed))} {takes} nothing now ({listed})", False)
     untried = [machine for machine in taking if machine.worker_id not in job.avoid] or taking
-    return _not_yet(job.need, untried, ahead, kept)
+    return _not_yet(job.need, untried, kept)
 
 
-def _not_yet(need: Need, machines: Sequence[Machine], ahead: int, kept: bool) -> str:
+def _not_yet(need: Need, machines: Sequence[Machine], kept: bool) -> Obstacle:
     fits = any(
         need.cpu_millis <= machine.free_cpu_millis
         and need.memory_mb <= machine.free_memory_mb
@@ -44,26 +66,25 @@ def _not_yet(need: Need, machines: Sequence[Machine], ahead: int, kept: bool) ->
         for machine in machines
     )
     if fits:
-        return _turn(ahead)
+        return Obstacle("", True)
     tail = "; one is being kept free for it" if kept else ""
     most_cpu = max(machine.free_cpu_millis for machine in machines)
     most_memory = max(machine.free_memory_mb for machine in machines)
     most_gpus = max(len(machine.free_gpus) for machine in machines)
     if need.gpus > most_gpus:
         free = f"the most that one worker has free is {most_gpus}" if most_gpus else "all are in use"
-        return f"needs {_gpus(need.gpus)}; {free}{tail}"
+        return Obstacle(f"needs {_gpus(need.gpus)}; {free}{tail}", False)
     if 0 < most_cpu < need.cpu_millis and most_memory > 0:
-        return f"needs {_cores(need.cpu_millis)}; the largest free worker has {_number(most_cpu)}{tail}"
+        has = f"the largest free worker has {_number(most_cpu)}"
+        return Obstacle(f"needs {_cores(need.cpu_millis)}; {has}{tail}", False)
     if 0 < most_memory < need.memory_mb and most_cpu > 0:
-        free = f"the most that one worker has free is {_memory(most_memory)}"
-        return f"needs {_memory(need.memory_mb)} of memory; {free}{tail}"
+        has = f"the most that one worker has free is {_memory(most_memory)}"
+        return Obstacle(f"needs {_memory(need.memory_mb)} of memory; {has}{tail}", False)
     if most_cpu >= need.cpu_millis and most_memory >= need.memory_mb:
-        return f"needs {_what(need)} at once; no worker has all of it free{tail}"
-    if ahead and not kept:
-        return _turn(ahead)
+        return Obstacle(f"needs {_what(need)} at once; no worker has all of it free{tail}", False)
     if len(machines) == 1:
-        return f"the only worker that could run it is busy{tail}"
-    return f"all {len(machines)} workers that could run it are busy{tail}"
+        return Obstacle(f"the only worker that could run it is busy{tail}", not kept)
+    return Obstacle(f"all {len(machines)} workers that could run it are busy{tail}", not kept)
 
 
 def _never(job: WaitingJob, machines: Sequence[Machine]) -> str:
@@ -106,12 +127,6 @@ def _runtime_missing(need: Need, runtimes: Sequence[Runtime]) -> str:
         f"Python {need.python}" if need.python else "",
     ]
     return f"needs {' with '.join(filter(None, [*wanted, need.language]))}; no worker offers that together"
-
-
-def _turn(ahead: int) -> str:
-    if not ahead:
-        return ""
-    return f"waits its turn: {ahead:,} {'job is' if ahead == 1 else 'jobs are'} ahead"
 
 
 def _only(count: int) -> str:

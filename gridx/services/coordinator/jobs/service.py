@@ -1,0 +1,494 @@
+"""What users, admins and workers ask of jobs; the front of this package."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from gridx.clock import Clock
+from gridx.config import Settings
+from gridx.errors import Conflict, Forbidden, NotFound
+from gridx.messages import Cancel as CancelFrame
+from gridx.messages import (
+    Drain,
+    Hello,
+    Job,
+    JobPage,
+    JobSpec,
+    JobState,
+    Offering,
+    Pause,
+    Quote,
+    Receipt,
+    Renewed,
+    Resume,
+    Sample,
+    Stream,
+    StreamOffsets,
+    Welcome,
+    Worker,
+    WorkerFrame,
+)
+from gridx.services.coordinator import ledger
+from gridx.services.coordinator.fleet import Fleet, Link
+from gridx.services.coordinator.jobs import submission
+from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
+from gridx.services.coordinator.jobs.dispatch import Dispatcher
+from gridx.services.coordinator.jobs.lifecycle import Hub, Lifecycle
+from gridx.services.coordinator.jobs.sweeper import Sweeper
+from gridx.services.coordinator.jobs.views import attempt_view, job_view, receipt_view, spec_view
+from gridx.services.coordinator.live import Ask, Live
+from gridx.services.coordinator.states import LIVE_ATTEMPTS
+from gridx.services.coordinator.store import Store
+from gridx.services.coordinator.store.records import (
+    AttemptRecord,
+    Idempotency,
+    JobRecord,
+    NewJob,
+    Payload,
+    Submitted,
+    UserRecord,
+    WorkerRecord,
+)
+
+log = logging.getLogger("gridx.coordinator")
+
+T = TypeVar("T")
+
+USAGE_HALF_LIVES: Final = 10
+"""How far back usage is read at a start; what is older counts for less than a thousandth."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPart:
+    """A part of a stream.
+
+    Attributes:
+        attempt: the attempt's number within the job; 0 when none has begun.
+        next_offset: where to go on.
+        attempt_over: the attempt has ended, and this part reaches the end of the stream.
+        job_ended: nothing more will come of the job.
+    """
+
+    data: bytes
+    attempt: int
+    next_offset: int
+    attempt_over: bool
+    job_ended: bool
+
+
+class Jobs:
+    """The life of all jobs."""
+
+    def __init__(self, store: Store, fleet: Fleet, hub: Hub, settings: Settings, clock: Clock) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._hub = hub
+        self._settings = settings
+        self._clock = clock
+        self._lease_s = settings.coordinator.lease_s
+        self._prices = ledger.prices_from(settings.credits)
+        self._backlog = Backlog(fleet, settings, clock)
+        self._lifecycle = Lifecycle(store, fleet, self._backlog, hub, settings, clock)
+        self._dispatcher = Dispatcher(store, fleet, self._backlog, self._lifecycle, settings, clock)
+        self._sweeper = Sweeper(fleet, self._backlog, self._lifecycle, settings, clock)
+        self._background: list[asyncio.Task[None]] = []
+        self._on_failure: list[Callable[[BaseException], None]] = []
+
+    # -- start and stop ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what an earlier run left: what waits, what lives on workers, what was consumed."""
+        await self._fleet.load()
+        live = await self._store.live_attempts()
+        waiting = await self._store.waiting_jobs()
+        open_ids = [job.id for job in waiting] + [job.id for _, job in live]
+        for job_id, worker_ids in (await self._store.machine_faults(open_ids)).items():
+            self._backlog.broke(job_id, worker_ids)
+        for attempt, job in live:
+            self._fleet.begin(self._revive(attempt, job))
+        for job in waiting:
+            self._backlog.add(job)
+        past = timedelta(seconds=self._settings.scheduler.half_life_s * USAGE_HALF_LIVES)
+        for user_id, ended_at, cost in await self._store.recent_usage(self._clock.now() - past):
+            self._backlog.used(user_id, cost, ended_at)
+        for name, work in (("dispatcher", self._dispatcher.run()), ("sweeper", self._sweeper.run())):
+            self._watch(name, work)
+
+    async def stop(self) -> None:
+        """Place nothing any more. What is not committed is told again by the workers."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._lifecycle.stop()
+
+    def on_failure(self, callback: Callable[[BaseException], None]) -> None:
+        """Be told when a part died without which no job gets on."""
+        self._on_failure.append(callback)
+
+    def _watch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"gridx-{name}")
+
+        def over(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.critical("the %s died", name, exc_info=error)
+                for callback in self._on_failure:
+                    callback(error)
+
+        task.add_done_callback(over)
+        self._background.append(task)
+
+    def _revive(self, attempt: AttemptRecord, job: JobRecord) -> Live:
+        """An attempt that lived when the coordinator went away: its worker has a whole lease to come back."""
+        now = self._clock.monotonic()
+        live = Live(attempt, job, now + self._lease_s, now, weight_of(job))
+        live.stored = {"stdout": attempt.stdout_bytes, "stderr": attempt.stderr_bytes}
+        live.running_since = now
+        if attempt.started_at is not None:
+            live.started = live.accepted = True
+            if attempt.boot_id == self._store.boot_id and attempt.started_mono_ms is not None:
+                live.started_ms = attempt.started_mono_ms
+                live.running_since = attempt.started_mono_ms / 1000
+        if job.state is JobState.CANCELLING:
+            live.asked = Ask.CANCEL
+            live.give_up_at = now + 2 * self._lease_s
+        return live
+
+    # -- users -------------------------------------------------------------------------------------------
+
+    async def submit(
+        self, user: UserRecord, specs: Sequence[JobSpec], idempotency: Idempotency | None
+    ) -> tuple[list[Job], bool]:
+        """Accept jobs, all or none; the second value says that an earlier request with this key had done it.
+
+        Raises:
+            InsufficientCredits, TooMany, Conflict: see ``Store.submit``.
+            Forbidden, TooLarge, InvalidField: see ``submission.check``.
+        """
+        languages = self._fleet.languages()
+        for spec in specs:
+            submission.check(spec, user, languages)
+        new = [submission.priced(spec, self._prices) for spec in specs]
+        done = await self._to_the_end(self._accept(user, new, idempotency))
+        return [self._view(record) for record in done.jobs], done.replayed
+
+    async def _accept(
+        self, user: UserRecord, new: Sequence[NewJob], idempotency: Idempotency | None
+    ) -> Submitted:
+        done = await self._store.submit(
+            user.id,
+            new,
+            idempotency=idempotency,
+            max_queued=self._settings.coordinator.max_queued_per_user,
+        )
+        if not done.replayed:
+            for record, job in zip(done.jobs, new, strict=True):
+                self._backlog.add(record, Payload(job.code, job.args, job.env))
+            for record in done.jobs:
+                self._lifecycle.tell(record)
+            self._hub.credits_changed([user.id])
+        return done
+
+    async def quote(self, user: UserRecord, spec: JobSpec) -> Quote:
+        """What the job would cost, whether the balance covers it, and why it would wait."""
+        submission.check(spec, user, self._fleet.languages())
+        new = submission.priced(spec, self._prices)
+        balance = (await self._store.balance(user.id)).balance
+        return Quote(
+            per_hour=ledger.price_per_hour(new.prices, new.cpu_millis, new.memory_mb, new.gpus),
+            hold=new.hold,
+            lines=submission.price_lines(new),
+            balance=balance,
+            shortfall=max(0, new.hold - balance),
+            waits_because=self._backlog.would_wait(user.id, submission.need(spec)),
+        )
+
+    async def job(self, user: UserRecord, job_id: int) -> Job:
+        """One job in full."""
+        record = await self._own(user, job_id)
+        payload, attempts = await asyncio.gather(self._store.payload(job_id), self._store.attempts_of(job_id))
+        if payload is None:
+            return self._view(record)
+        return self._view(record, spec_view(record, payload), attempts)
+
+    async def page(
+        self,
+        user: UserRecord,
+        *,
+        states: Collection[JobState] = (),
+        text: str = "",
+        owner: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """Jobs, newest first: one's own; for an admin everybody's, or one owner's."""
+        user_id: int | None = user.id
+        if user.role == "admin":
+            user_id = None
+            if owner is not None:
+                found = await self._store.user_by_name(owner)
+                if found is None:
+                    raise NotFound(f"There is no user {owner}.", "gridx admin users lists them.")
+                user_id = found.id
+        elif owner is not None and owner.casefold() != user.username.casefold():
+            raise Forbidden("One sees one's own jobs only.", "Leave the owner out.")
+        records = await self._store.job_page(
+            user_id=user_id, states=states, text=text, before=before, limit=limit
+        )
+        return JobPage(
+            jobs=[self._view(record) for record in records],
+            next=records[-1].id if len(records) == limit else None,
+        )
+
+    async def cancel(self, user: UserRecord, job_id: int) -> Job:
+        """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
+        await self._own(user, job_id)
+        record = await self._to_the_end(self._cancel(job_id, f"cancelled by {user.username}"))
+        if record is None:
+            raise _no_job(job_id)
+        return self._view(record)
+
+    async def _cancel(self, job_id: int, reason: str) -> JobRecord | None:
+        record = await self._store.cancel(job_id, reason)
+        if record is None:
+            return None
+        if record.state is JobState.CANCELLED:
+            self._backlog.remove(job_id)
+            self._hub.credits_changed([record.user_id])
+            self._lifecycle.tell(record)
+        elif record.state is JobState.CANCELLING:
+            live = self._fleet.live_of_job(job_id)
+            if live is None:
+                self._dispatcher.cancelled.add(job_id)
+            else:
+                live.job = record
+                if live.asked is None:
+                    self._lifecycle.ask(live, Ask.CANCEL)
+            self._lifecycle.tell(record)
+        return record
+
+    async def retry(self, user: UserRecord, job_id: int, idempotency: Idempotency | None) -> tuple[Job, bool]:
+        """Submit an ended job once more, as a new job at today's prices.
+
+        Raises:
+            Conflict: it has not ended.
+        """
+        record = await self._own(user, job_id)
+        if not record.state.ended:
+            raise Conflict(f"Job {job_id} is {record.state}.", f"Wait for its end, or: gridx cancel {job_id}")
+        payload = await self._store.payload(job_id)
+        if payload is None:
+            raise _no_job(job_id)
+        new = submission.again(record, payload, self._prices)
+        done = await self._to_the_end(self._accept(user, [new], idempotency))
+        return self._view(done.jobs[0]), done.replayed
+
+    async def output(
+        self,
+        user: UserRecord,
+        job_id: int,
+        *,
+        attempt: int | None,
+        stream: Stream,
+        offset: int,
+        limit: int,
+    ) -> OutputPart:
+        """Bytes that an attempt wrote, by its number within the job; None: the last one's."""
+        record = await self._own(user, job_id)
+        attempts = await self._store.attempts_of(job_id)
+        if attempt is None:
+            chosen = attempts[-1] if attempts else None
+        else:
+            chosen = next((one for one in attempts if one.number == attempt), None)
+            if chosen is None and (record.state.ended or attempt < 1):
+                raise NotFound(
+                    f"Job {job_id} has no attempt {attempt}.", f"It had {len(attempts)}: gridx show {job_id}"
+                )
+        if chosen is None:
+            return OutputPart(b"", 0, offset, record.state.ended, record.state.ended)
+        data = await self._store.read_output(chosen.id, stream, offset, limit)
+        length = chosen.stdout_bytes if stream == "stdout" else chosen.stderr_bytes
+        over = chosen.state not in LIVE_ATTEMPTS and offset + len(data) >= length
+        return OutputPart(data, chosen.number, offset + len(data), over, record.state.ended)
+
+    async def receipt(self, user: UserRecord, job_id: int) -> Receipt:
+        """The account of a job."""
+        record = await self._own(user, job_id)
+        return receipt_view(record, await self._store.attempts_of(job_id))
+
+    # -- owners of workers -------------------------------------------------------------------------------
+
+    async def pause_worker(self, user: UserRecord, worker_id: int) -> Worker:
+        """Let the worker take nothing new until it is resumed; it stays so over restarts."""
+        return await self._set_paused(user, worker_id, True)
+
+    async def resume_worker(self, user: UserRecord, worker_id: int) -> Worker:
+        """Let the worker take jobs again."""
+        return await self._set_paused(user, worker_id, False)
+
+    async def drain_worker(self, user: UserRecord, worker_id: int) -> Worker:
+        """Let the worker finish what it runs and leave.
+
+        Raises:
+            Conflict: it is not connected.
+        """
+        self._may_steer(user, worker_id)
+        if not self._fleet.send(worker_id, Drain()):
+            raise Conflict(f"Worker {worker_id} is not connected.", "There is nothing to drain.")
+        self._fleet.drained(worker_id)
+        return self._worker(worker_id)
+
+    async def heartbeat(self, user: UserRecord, worker_id: int, attempts: list[int]) -> Worker:
+        """A sign of life over HTTP: renews the leases of these attempts where they are this worker's."""
+        record = self._fleet.record(worker_id)
+        if record is None:
+            raise _no_worker(worker_id)
+        if record.user_id != user.id:
+            raise Forbidden(f"Worker {worker_id} is not yours.", "Only its owner speaks for it.")
+        self._fleet.renew(worker_id, attempts)
+        return self._worker(worker_id)
+
+    async def _set_paused(self, user: UserRecord, worker_id: int, paused: bool) -> Worker:
+        self._may_steer(user, worker_id)
+        record = await self._store.set_worker_paused(worker_id, paused)
+        if record is None:
+            raise _no_worker(worker_id)
+        self._fleet.paused(record)
+        self._fleet.send(worker_id, Pause(paused=paused))
+        return self._worker(worker_id)
+
+    def _may_steer(self, user: UserRecord, worker_id: int) -> None:
+        record = self._fleet.record(worker_id)
+        if record is None:
+            raise _no_worker(worker_id)
+        if record.user_id != user.id and user.role != "admin":
+            raise Forbidden(
+                f"Worker {worker_id} is {record.owner}'s.", "Only its owner or an admin may do that."
+            )
+
+    def _worker(self, worker_id: int) -> Worker:
+        worker = self._fleet.worker(worker_id)
+        if worker is None:
+            raise _no_worker(worker_id)
+        return worker
+
+    # -- workers -----------------------------------------------------------------------------------------
+
+    def attach(self, record: WorkerRecord, hello: Hello, link: Link) -> None:
+        """A worker has said hello: welcome it, take up the attempts that it names, give up the others.
+
+        What it does not name died with its process, or never reached it: no lease needs to run out for that.
+        """
+        named = {*hello.running, *hello.spooled}
+        mine = {live.id: live for live in self._fleet.live_of_worker(record.id)}
+        resume = [
+            Resume(
+                attempt_id=attempt_id,
+                current=attempt_id in mine,
+                offsets=StreamOffsets(**mine[attempt_id].stored)
+                if attempt_id in mine
+                else StreamOffsets(stdout=0, stderr=0),
+            )
+            for attempt_id in sorted(named)
+        ]
+        link.send(
+            Welcome(
+                worker_id=record.id,
+                owner=record.owner,
+                heartbeat_s=self._settings.coordinator.heartbeat_s,
+                lease_s=self._lease_s,
+                resume=resume,
+            )
+        )
+        if record.paused:
+            link.send(Pause(paused=True))
+        self._fleet.connect(record, hello.offer, link)
+        self._fleet.renew(record.id, named & mine.keys())
+        for live in mine.values():
+            if live.id not in named:
+                why = "its worker came back without it" if live.accepted else "its worker never received it"
+                self._lifecycle.spawn(self._lifecycle.lose(live, why, fault=live.accepted))
+                continue
+            live.accepted = True
+            if live.asked is not None:
+                link.send(CancelFrame(attempt_ids=[live.id], reason=live.asked.value))
+
+    async def room(self, worker_id: int) -> None:
+        """Wait while too much of what a worker sent is still to be written."""
+        await self._lifecycle.room(worker_id)
+
+    def detach(self, worker_id: int, link: Link) -> None:
+        """The worker's connection has ended. Its leases run on: it may come back."""
+        self._fleet.disconnect(worker_id, link)
+
+    def received(self, worker_id: int, link: Link, frames: Sequence[WorkerFrame]) -> None:
+        """Take what a worker sent, in order. Signs of life are answered at once; the rest is worked off."""
+        for frame in frames:
+            if isinstance(frame, Sample):
+                strange = self._fleet.renew(worker_id, frame.attempts)
+                self._fleet.sampled(worker_id, frame)
+                link.send(Renewed(seq=frame.seq))
+                if strange:
+                    link.send(CancelFrame(attempt_ids=strange, reason="not yours any more"))
+            elif isinstance(frame, Offering):
+                self._fleet.offering(worker_id, frame.offer)
+            elif not isinstance(frame, Hello):
+                self._lifecycle.take(worker_id, frame)
+
+    # -- all ---------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int | float]:
+        """Counts for metrics: gauges of now, and totals since the start."""
+        live = self._fleet.all_live()
+        running = sum(one.started for one in live)
+        return {
+            "jobs_queued": len(self._backlog),
+            "attempts_assigned": len(live) - running,
+            "attempts_running": running,
+            "workers_online": self._fleet.online(),
+            "workers_known": len(self._fleet.view()),
+            "scheduling_rounds_total": self._dispatcher.rounds,
+            **{f"attempts_{state}_total": count for state, count in self._lifecycle.ended.items()},
+        }
+
+    async def _own(self, user: UserRecord, job_id: int) -> JobRecord:
+        record = await self._store.job(job_id)
+        if record is None or (record.user_id != user.id and user.role != "admin"):
+            raise _no_job(job_id)
+        return record
+
+    def _view(
+        self,
+        record: JobRecord,
+        spec: JobSpec | None = None,
+        attempts: Sequence[AttemptRecord] = (),
+    ) -> Job:
+        reason, position = None, None
+        if record.state is JobState.QUEUED:
+            reason, position = self._backlog.waits(record)
+        if spec is None:
+            return job_view(record, reason=reason, position=position)
+        return job_view(
+            record,
+            reason=reason,
+            position=position,
+            spec=spec,
+            attempts=[attempt_view(attempt) for attempt in attempts],
+        )
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """What is committed must also be known here, even when the caller has gone meanwhile."""
+        task: Awaitable[T] = self._lifecycle.spawn(work)
+        return await asyncio.shield(task)
+
+
+def _no_job(job_id: int) -> NotFound:
+    return NotFound(f"There is no job {job_id}, or it is not yours.", "gridx jobs lists yours.")
+
+
+def _no_worker(worker_id: int) -> NotFound:
+    return NotFound(f"There is no worker {worker_id}.", "gridx workers lists them.")

@@ -1,0 +1,100 @@
+"""From what a user wrote to a job that can be accepted: checks that need the fleet, and the price."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gridx.errors import Forbidden, InvalidField, TooLarge
+from gridx.messages import MAX_CODE_BYTES, JobSpec, PriceLine
+from gridx.services.coordinator import ledger
+from gridx.services.coordinator.ledger import Prices
+from gridx.services.coordinator.scheduler import Need
+from gridx.services.coordinator.store.records import JobRecord, NewJob, Payload, UserRecord
+
+
+def check(spec: JobSpec, user: UserRecord, languages: Collection[str]) -> None:
+    """Refuse what could not be run for this user whatever the fleet becomes.
+
+    Raises:
+        Forbidden: it is submitted in another's name.
+        TooLarge: the program is over the cap.
+        InvalidField: no worker knows the language.
+    """
+    if spec.user_id is not None and spec.user_id not in (user.id, user.username):
+        raise Forbidden(
+            "user_id: jobs are submitted in one's own name only.",
+            f"Leave user_id out, or set it to {user.username!r}.",
+            field="user_id",
+        )
+    size = len(spec.code.encode())
+    if size > MAX_CODE_BYTES:
+        raise TooLarge(
+            f"code: the program has {size:,} bytes, and {MAX_CODE_BYTES:,} are allowed.",
+            "Let it read its data from elsewhere, or compute it.",
+            field="code",
+        )
+    if spec.language not in languages:
+        raise InvalidField(
+            "language: no worker of the fleet knows it.",
+            f"The fleet offers {', '.join(sorted(languages))}.",
+            field="language",
+        )
+
+
+def cpu_millis(spec: JobSpec) -> int:
+    """Thousandths of a core."""
+    return round(spec.cpus * 1000)
+
+
+def need(spec: JobSpec) -> Need:
+    """What the job would ask of a machine."""
+    return Need(cpu_millis(spec), spec.memory_mb, spec.gpus, spec.language, spec.runtime, spec.python)
+
+
+def priced(spec: JobSpec, prices: Prices) -> NewJob:
+    """The job with what is set aside for it."""
+    millis = cpu_millis(spec)
+    return NewJob(
+        code=spec.code,
+        language=spec.language,
+        name=spec.name,
+        args=spec.args,
+        env=spec.env,
+        cpu_millis=millis,
+        memory_mb=spec.memory_mb,
+        gpus=spec.gpus,
+        timeout_s=spec.timeout_s,
+        priority=spec.priority,
+        max_attempts=spec.max_attempts,
+        runtime=spec.runtime,
+        python=spec.python,
+        prices=prices,
+        hold=ledger.hold(prices, millis, spec.memory_mb, spec.gpus, spec.timeout_s),
+    )
+
+
+def again(job: JobRecord, payload: Payload, prices: Prices) -> NewJob:
+    """The same job once more, at today's prices."""
+    return NewJob(
+        code=payload.code,
+        language=job.language,
+        name=job.name,
+        args=payload.args,
+        env=payload.env,
+        cpu_millis=job.cpu_millis,
+        memory_mb=job.memory_mb,
+        gpus=job.gpus,
+        timeout_s=job.timeout_s,
+        priority=job.priority,
+        max_attempts=job.max_attempts,
+        runtime=job.runtime,
+        python=job.python,
+        prices=prices,
+        hold=ledger.hold(prices, job.cpu_millis, job.memory_mb, job.gpus, job.timeout_s),
+        retry_of=job.id,
+    )
+
+
+def price_lines(new: NewJob) -> list[PriceLine]:
+    """What the whole timeout comes to, by resource."""
+    return ledger.lines(new.prices, new.cpu_millis, new.memory_mb, new.gpus, new.timeout_s * 1000)
