@@ -45,7 +45,7 @@ class Coordinator:
         self._settings = settings
         self._clock: Clock = clock or SystemClock()
         self._undo = contextlib.AsyncExitStack()
-        self._accounts: Accounts | None = None
+        self._parts: Parts | None = None
         self._failure: asyncio.Future[BaseException] | None = None
         self.http_url = ""
         self.ws_url = ""
@@ -76,9 +76,9 @@ class Coordinator:
 
     async def local_session(self, username: str) -> str:
         """A token for a user of this machine, without a password; a new name becomes a user."""
-        if self._accounts is None:
+        if self._parts is None:
             raise Unavailable("The coordinator is not running.", "Start it first.")
-        return await self._accounts.local_session(username)
+        return await self._parts.accounts.local_session(username)
 
     async def _start(self) -> None:
         settings, clock, undo = self._settings, self._clock, self._undo
@@ -121,7 +121,7 @@ class Coordinator:
         undo.callback(_say_that_it_stops, parts)
         # Last: its password is shown once, so nothing may fail after it.
         self.first_admin = await accounts.first_admin()
-        self._accounts = accounts
+        self._parts = parts
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Both listening sockets; the second is None when one listener does for both."""
