@@ -6,17 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from gridx.messages import AttemptState, JobState, Microcredits
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Microcredits for an hour of one core, one GiB and one GPU; the fee in parts per million of the charge."""
-
-    core_hour: Microcredits
-    gib_hour: Microcredits
-    gpu_hour: Microcredits
-    fee_ppm: int = 0
+from gridx.messages import AttemptState, JobState, Microcredits, Stream
+from gridx.services.coordinator.ledger import Prices as Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +205,33 @@ class Idempotency:
 
     key: str
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The jobs of one submission; ``replayed`` when an earlier request with the same key had made them."""
+
+    jobs: list[JobRecord]
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """Bytes of one stream of an attempt, from ``offset`` on."""
+
+    attempt_id: int
+    stream: Stream
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that ended with its attempt, and whose accounts that moved."""
+
+    job: JobRecord
+    attempt: AttemptRecord
+    payer_id: int
+    """The job's owner, a user's id."""
+    payee_id: int
+    """The worker's owner, a user's id."""

@@ -1,0 +1,314 @@
+"""The audit: everything recomputed from postings, jobs and attempts, each difference said in words.
+
+It reads one moment of the database through a connection of its own, so nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from gridx.credits import format_credits
+from gridx.messages import ENDED, AttemptState, AuditFinding, AuditReport, JobState
+from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, OPEN_JOBS, PAID
+from gridx.services.coordinator.store.connection import connect_reader
+from gridx.services.coordinator.store.postings import ESCROW, TREASURY
+
+MAX_FINDINGS: Final = 50
+"""Of each check; a broken database has them by the thousand."""
+
+
+def _in(states: frozenset[JobState] | frozenset[AttemptState]) -> str:
+    return "(" + ", ".join(f"'{state.value}'" for state in sorted(states)) + ")"
+
+
+class Check(NamedTuple):
+    """A query whose every row is a finding, and the sentence for a row."""
+
+    name: str
+    sql: str
+    say: Callable[..., str]
+
+
+_OPEN = _in(OPEN_JOBS)
+_LIVE = _in(LIVE_JOBS)
+_ENDED = _in(ENDED)
+_LIVE_ATTEMPTS = _in(LIVE_ATTEMPTS)
+_NAME = "coalesce((SELECT username FROM users WHERE users.id = accounts.user_id), accounts.kind)"
+# What each job's transactions moved into and out of escrow, by kind.
+_ESCROWED = f"""
+    escrowed AS (
+        SELECT transactions.job_id AS job_id,
+            coalesce(sum(CASE kind WHEN 'hold' THEN amount END), 0) AS held,
+            coalesce(sum(CASE kind WHEN 'settle' THEN -amount END), 0) AS settled,
+            coalesce(sum(CASE kind WHEN 'release' THEN -amount END), 0) AS released,
+            count(CASE kind WHEN 'hold' THEN 1 END) AS holds,
+            count(CASE kind WHEN 'settle' THEN 1 END) AS settles,
+            count(CASE kind WHEN 'release' THEN 1 END) AS releases
+        FROM transactions JOIN postings ON postings.transaction_id = transactions.id
+        WHERE job_id IS NOT NULL AND postings.account_id = {ESCROW} GROUP BY transactions.job_id
+    ),
+    books AS (
+        SELECT jobs.id AS id, state, hold, charge, coalesce(held, 0) AS held, coalesce(settled, 0) AS settled,
+            coalesce(released, 0) AS released, coalesce(holds, 0) AS holds, coalesce(settles, 0) AS settles,
+            coalesce(releases, 0) AS releases
+        FROM jobs LEFT JOIN escrowed ON escrowed.job_id = jobs.id
+    )"""
+
+CHECKS: Final = (
+    Check(
+        "sum zero",
+        "SELECT transactions.id, kind, coalesce(sum(amount), 0), count(amount) FROM transactions"
+        " LEFT JOIN postings ON postings.transaction_id = transactions.id"
+        " GROUP BY transactions.id HAVING sum(amount) IS NOT 0",
+        lambda id_, kind, total, count: (
+            f"Transaction {id_} ({kind}) has no postings."
+            if not count
+            else f"The postings of transaction {id_} ({kind}) sum to {format_credits(total)} credits, not 0."
+        ),
+    ),
+    Check(
+        "balances",
+        f"SELECT {_NAME}, balance, coalesce(total, 0) FROM accounts LEFT JOIN"
+        " (SELECT account_id, sum(amount) AS total FROM postings GROUP BY account_id)"
+        " ON account_id = accounts.id WHERE balance <> coalesce(total, 0)",
+        lambda name, balance, total: (
+            f"The account {name} says {format_credits(balance)} credits; its postings sum to"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "overdraft",
+        f"SELECT {_NAME}, balance FROM accounts WHERE balance < 0 AND kind <> 'mint'",
+        lambda name, balance: f"The account {name} is overdrawn: {format_credits(balance)} credits.",
+    ),
+    Check(
+        "accounts",
+        "SELECT username FROM users WHERE NOT EXISTS"
+        " (SELECT 1 FROM accounts WHERE accounts.user_id = users.id)"
+        " UNION ALL SELECT kind FROM (SELECT 'mint' AS kind UNION SELECT 'escrow' UNION SELECT 'treasury')"
+        " AS wanted WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.kind = wanted.kind)",
+        lambda name: f"{name} has no account.",
+    ),
+    Check(
+        "escrow",
+        f"SELECT balance, total FROM accounts, (SELECT coalesce(sum(hold), 0) AS total FROM jobs"
+        f" WHERE state IN {_OPEN}) WHERE accounts.id = {ESCROW} AND balance <> total",
+        lambda balance, total: (
+            f"Escrow has {format_credits(balance)} credits; the jobs that have not ended hold"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "held",
+        f"SELECT {_NAME}, held, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT user_id AS owner,"
+        f" sum(hold) AS total FROM jobs WHERE state IN {_OPEN} GROUP BY user_id) ON owner = accounts.user_id"
+        " WHERE held <> coalesce(total, 0)",
+        lambda name, held, total: (
+            f"The account {name} says that {format_credits(held)} credits are held; the open jobs hold"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "spent",
+        f"SELECT {_NAME}, spent, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT user_id AS owner,"
+        " sum(charge) AS total FROM jobs GROUP BY user_id) ON owner = accounts.user_id"
+        " WHERE spent <> coalesce(total, 0)",
+        lambda name, spent, total: (
+            f"The account {name} says that {format_credits(spent)} credits were spent; its jobs were charged"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "earned",
+        f"SELECT {_NAME}, earned, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT account_id,"
+        " sum(amount) AS total FROM postings JOIN transactions ON transactions.id = transaction_id"
+        " WHERE kind = 'settle' GROUP BY account_id) ON account_id = accounts.id"
+        " WHERE accounts.kind = 'user' AND earned <> coalesce(total, 0)",
+        lambda name, earned, total: (
+            f"The account {name} says that {format_credits(earned)} credits were earned; it was paid"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "workers' earnings",
+        "SELECT workers.id, name, earned, coalesce(total, 0) FROM workers LEFT JOIN (SELECT worker_id,"
+        " sum(charge - fee) AS total FROM attempts GROUP BY worker_id) ON worker_id = workers.id"
+        " WHERE earned <> coalesce(total, 0)",
+        lambda id_, name, earned, total: (
+            f"Worker {id_} ({name}) says {format_credits(earned)} credits earned; its attempts come to"
+            f" {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "holds",
+        f"WITH {_ESCROWED} SELECT id, hold, held, holds FROM books"
+        " WHERE held <> hold OR holds > 1 OR (holds = 0 AND hold > 0)",
+        lambda id_, hold, held, holds: (
+            f"Job {id_} should have held {format_credits(hold)} credits; {holds} transactions held"
+            f" {format_credits(held)}."
+        ),
+    ),
+    Check(
+        "settlement",
+        f"WITH {_ESCROWED} SELECT id, held, settled, released, settles, releases FROM books"
+        f" WHERE settles > 1 OR releases > 1 OR (state IN {_ENDED} AND held <> settled + released)",
+        lambda id_, held, settled, released, settles, releases: (
+            f"Job {id_} has ended; it held {format_credits(held)} credits, but {settles} settlements paid"
+            f" {format_credits(settled)} and {releases} releases gave back {format_credits(released)}."
+        ),
+    ),
+    Check(
+        "early payment",
+        f"WITH {_ESCROWED} SELECT id, state, settled + released FROM books"
+        f" WHERE state IN {_OPEN} AND (settles > 0 OR releases > 0)",
+        lambda id_, state, moved: (
+            f"Job {id_} is {state}, but {format_credits(moved)} credits of its hold have left escrow."
+        ),
+    ),
+    Check(
+        "charges",
+        f"WITH {_ESCROWED} SELECT id, books.charge, settled, coalesce(total, 0) FROM books LEFT JOIN"
+        " (SELECT job_id, sum(charge) AS total FROM attempts GROUP BY job_id) ON job_id = id"
+        " WHERE books.charge <> settled OR books.charge <> coalesce(total, 0)",
+        lambda id_, charge, settled, total: (
+            f"Job {id_} says it was charged {format_credits(charge)} credits; {format_credits(settled)} were"
+            f" settled, and its attempts come to {format_credits(total)}."
+        ),
+    ),
+    Check(
+        "payments",
+        "SELECT attempts.id, attempts.job_id, attempts.charge, attempts.fee,"
+        " coalesce(sum(CASE WHEN account_id = owner.id THEN amount END), 0),"
+        f" coalesce(sum(CASE WHEN account_id = {TREASURY} THEN amount END), 0)"
+        " FROM attempts JOIN workers ON workers.id = attempts.worker_id"
+        " JOIN accounts AS owner ON owner.user_id = workers.user_id"
+        " LEFT JOIN transactions ON transactions.attempt_id = attempts.id AND transactions.kind = 'settle'"
+        "   AND transactions.job_id = attempts.job_id"
+        " LEFT JOIN postings ON postings.transaction_id = transactions.id"
+        " GROUP BY attempts.id HAVING attempts.charge - attempts.fee <>"
+        " coalesce(sum(CASE WHEN account_id = owner.id THEN amount END), 0)"
+        f" OR attempts.fee <> coalesce(sum(CASE WHEN account_id = {TREASURY} THEN amount END), 0)",
+        lambda id_, job, charge, fee, paid, taken: (
+            f"Attempt {id_} of job {job} was charged {format_credits(charge)} credits with a fee of"
+            f" {format_credits(fee)}; the worker's owner got {format_credits(paid)} and the treasury"
+            f" {format_credits(taken)}."
+        ),
+    ),
+    Check(
+        "unpaid ends",
+        f"SELECT id, job_id, state, charge FROM attempts WHERE charge <> 0 AND state NOT IN {_in(PAID)}",
+        lambda id_, job, state, charge: (
+            f"Attempt {id_} of job {job} is {state} and was charged {format_credits(charge)} credits."
+        ),
+    ),
+    Check(
+        "live attempts",
+        "SELECT jobs.id, jobs.state, count(attempts.id), max(attempts.id IS jobs.attempt_id),"
+        " min(attempts.state)"
+        f" FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.state IN {_LIVE_ATTEMPTS}"
+        " GROUP BY jobs.id HAVING"
+        f" count(attempts.id) <> (jobs.state IN {_LIVE})"
+        f" OR (jobs.state IN {_LIVE} AND NOT max(attempts.id IS jobs.attempt_id))"
+        " OR (jobs.state IN ('assigned', 'running') AND min(attempts.state) IS NOT jobs.state)",
+        lambda id_, state, count, current, attempt_state: (
+            f"Job {id_} is {state} and has {count} live attempts."
+            if count != (state in LIVE_JOBS)
+            else f"Job {id_} is {state}, but its live attempt is not its current one."
+            if not current
+            else f"Job {id_} is {state}, but its attempt is {attempt_state}."
+        ),
+    ),
+    Check(
+        "ends",
+        "SELECT jobs.id, jobs.state, attempts.state FROM jobs"
+        " LEFT JOIN attempts ON attempts.id = jobs.attempt_id"
+        " WHERE (jobs.state IN ('succeeded', 'failed', 'timed_out', 'out_of_memory')"
+        " AND attempts.state IS NOT jobs.state)"
+        " OR (jobs.state = 'lost' AND coalesce(attempts.fault, 0) <> 1)"
+        f" OR (jobs.state IN ('queued', 'cancelled') AND attempts.state IN {_LIVE_ATTEMPTS})",
+        lambda id_, state, attempt_state: (
+            f"Job {id_} is {state}, but its last attempt is {attempt_state or 'missing'}."
+        ),
+    ),
+    Check(
+        "counts",
+        "SELECT jobs.id, jobs.attempts, jobs.faults, count(attempts.id), coalesce(sum(attempts.fault), 0),"
+        " coalesce(max(number), 0) FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id GROUP BY jobs.id"
+        " HAVING jobs.attempts <> count(attempts.id) OR jobs.faults <> coalesce(sum(attempts.fault), 0)"
+        " OR jobs.attempts <> coalesce(max(number), 0)",
+        lambda id_, attempts, faults, count, fault_count, _: (
+            f"Job {id_} says {attempts} attempts and {faults} faults; there are {count} and {fault_count}."
+        ),
+    ),
+    Check(
+        "payloads",
+        "SELECT id FROM jobs WHERE NOT EXISTS (SELECT 1 FROM job_payloads WHERE job_id = jobs.id)",
+        lambda id_: f"Job {id_} has lost its program.",
+    ),
+    Check(
+        "output",
+        "SELECT attempts.id, job_id, stdout_bytes, stderr_bytes, coalesce(out, 0), coalesce(err, 0)"
+        " FROM attempts LEFT JOIN (SELECT attempt_id,"
+        ' sum(CASE stream WHEN 1 THEN length(data) END) AS out, max(CASE stream WHEN 1 THEN "offset"'
+        " + length(data) END) AS out_end,"
+        ' sum(CASE stream WHEN 2 THEN length(data) END) AS err, max(CASE stream WHEN 2 THEN "offset"'
+        " + length(data) END) AS err_end"
+        " FROM output_chunks GROUP BY attempt_id) ON attempt_id = attempts.id"
+        " WHERE stdout_bytes <> coalesce(out, 0) OR stderr_bytes <> coalesce(err, 0)"
+        " OR stdout_bytes <> coalesce(out_end, 0) OR stderr_bytes <> coalesce(err_end, 0)",
+        lambda id_, job, stdout, stderr, out, err: (
+            f"Attempt {id_} of job {job} says {stdout} + {stderr} bytes of output; {out} + {err} are stored."
+        ),
+    ),
+)
+
+
+def audit(path: Path) -> AuditReport:
+    """Check a database that may be in use."""
+    with closing(connect_reader(path)) as db:
+        db.execute("BEGIN")
+        try:
+            return _report(db)
+        finally:
+            db.execute("ROLLBACK")
+
+
+def _report(db: sqlite3.Connection) -> AuditReport:
+    findings = [*_file(db), *_books(db)]
+
+    def number(sql: str) -> int:
+        return int(db.execute(sql).fetchone()[0])
+
+    return AuditReport(
+        ok=not findings,
+        findings=findings,
+        accounts=number("SELECT count(*) FROM accounts"),
+        transactions=number("SELECT count(*) FROM transactions"),
+        postings=number("SELECT count(*) FROM postings"),
+        jobs=number("SELECT count(*) FROM jobs"),
+        in_circulation=number("SELECT coalesce(sum(balance), 0) FROM accounts WHERE kind <> 'mint'"),
+        held=number(f"SELECT balance FROM accounts WHERE id = {ESCROW}"),
+    )
+
+
+def _file(db: sqlite3.Connection) -> Iterator[AuditFinding]:
+    for (line,) in db.execute("PRAGMA integrity_check(50)"):
+        if line != "ok":
+            yield AuditFinding(check="integrity", message=f"The file is damaged: {line}.")
+    for table, row, parent, _ in db.execute("PRAGMA foreign_key_check").fetchmany(MAX_FINDINGS):
+        yield AuditFinding(
+            check="foreign keys", message=f"Row {row} of {table} names a row of {parent} that is not there."
+        )
+
+
+def _books(db: sqlite3.Connection) -> Iterator[AuditFinding]:
+    for check in CHECKS:
+        found: list[tuple[Any, ...]] = db.execute(check.sql).fetchmany(MAX_FINDINGS + 1)
+        for row in found[:MAX_FINDINGS]:
+            yield AuditFinding(check=check.name, message=check.say(*row))
+        if len(found) > MAX_FINDINGS:
+            yield AuditFinding(check=check.name, message="There are more of this kind.")

@@ -1,0 +1,1 @@
+"""Numbered SQL files; ``migrate`` applies each whole or not at all."""

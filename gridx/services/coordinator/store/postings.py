@@ -1,0 +1,197 @@
+"""Writing the ledger: transactions with their postings, and the sums that accounts keep of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from gridx.credits import format_credits
+from gridx.errors import Conflict, InsufficientCredits, InvalidField, NotFound
+from gridx.messages import Microcredits
+from gridx.services.coordinator import ledger
+from gridx.services.coordinator.store import idempotency
+from gridx.services.coordinator.store.records import BalanceRecord, Idempotency
+from gridx.services.coordinator.store.rows import SELECT_BALANCE, balance_record
+
+MINT: Final = 1
+ESCROW: Final = 2
+TREASURY: Final = 3
+
+Kind = Literal["grant", "transfer", "hold", "settle", "release"]
+
+
+class Entry(NamedTuple):
+    """One transaction to be written; without postings it is not."""
+
+    kind: Kind
+    postings: list[ledger.Posting[int]]
+    job_id: int | None = None
+    attempt_id: int | None = None
+    note: str = ""
+
+
+class Counters(NamedTuple):
+    """What changes beside the balance; sums that the audit recomputes."""
+
+    held: int = 0
+    earned: int = 0
+    spent: int = 0
+
+
+class Overdrawn(Exception):
+    """An account would fall below zero."""
+
+
+def next_id(db: sqlite3.Connection, table: str) -> int:
+    """The id that the next row of a table gets; ids are never used again."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return row[0] + 1 if row else 1
+
+
+def post(
+    db: sqlite3.Connection,
+    at: int,
+    entries: Sequence[Entry],
+    counters: Mapping[int, Counters] | None = None,
+) -> int | None:
+    """Write transactions and move the balances; returns the id of the last transaction.
+
+    Raises:
+        Overdrawn: an account has too little; the caller's savepoint is rolled back.
+        ValueError: postings that do not sum to zero.
+    """
+    entries = [entry for entry in entries if entry.postings]
+    moved: dict[int, int] = defaultdict(int)
+    transactions = []
+    postings = []
+    transaction_id = next_id(db, "transactions") - 1 if entries else None
+    for entry in entries:
+        if sum(amount for _, amount in entry.postings) != 0:
+            raise ValueError(f"the postings of a {entry.kind} do not sum to zero: {entry.postings}")
+        assert transaction_id is not None
+        transaction_id += 1
+        transactions.append((transaction_id, entry.kind, entry.job_id, entry.attempt_id, entry.note, at))
+        for account, amount in entry.postings:
+            postings.append((transaction_id, account, amount))
+            moved[account] += amount
+    db.executemany(
+        "INSERT INTO transactions (id, kind, job_id, attempt_id, note, at) VALUES (?, ?, ?, ?, ?, ?)",
+        transactions,
+    )
+    db.executemany("INSERT INTO postings (transaction_id, account_id, amount) VALUES (?, ?, ?)", postings)
+    counters = counters or {}
+    for account in {**moved, **counters}:
+        amount, (held, earned, spent) = moved[account], counters.get(account, Counters())
+        changed = db.execute(
+            "UPDATE accounts SET balance = balance + ?1, held = held + ?2, earned = earned + ?3,"
+            " spent = spent + ?4 WHERE id = ?5"
+            " AND (balance + ?1 >= 0 OR (kind = 'mint' AND balance + ?1 >= ?6))",
+            (amount, held, earned, spent, account, -ledger.MAX_AMOUNT),
+        ).rowcount
+        if changed != 1:
+            raise Overdrawn(account)
+    return transaction_id
+
+
+def shortfall(balance: Microcredits, price: Microcredits, what: str, hint: str) -> InsufficientCredits:
+    """The refusal that names what is missing."""
+    missing = price - balance
+    return InsufficientCredits(
+        f"{what} {format_credits(price)} credits and you have {format_credits(balance)}:"
+        f" {format_credits(missing)} are missing.",
+        hint,
+        balance=balance,
+        price=price,
+        shortfall=missing,
+    )
+
+
+def read_balance(db: sqlite3.Connection, user_id: int) -> BalanceRecord:
+    """A user's account inside the transaction.
+
+    Raises:
+        NotFound: no such user.
+    """
+    row = db.execute(f"{SELECT_BALANCE} accounts.user_id = ?", (user_id,)).fetchone()
+    if row is None:
+        raise no_such_user()
+    return balance_record(row)
+
+
+def _account(db: sqlite3.Connection, user_id: int) -> int:
+    row = db.execute("SELECT id FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
+    if row is None:
+        raise no_such_user()
+    return int(row[0])
+
+
+def _check_amount(amount: Microcredits) -> None:
+    if not 0 < amount <= ledger.MAX_AMOUNT:
+        raise InvalidField(
+            f"{amount} microcredits cannot be moved.", "The amount must be above 0.", field="amount"
+        )
+
+
+def transfer(
+    db: sqlite3.Connection,
+    now: int,
+    from_user_id: int,
+    to_user_id: int,
+    amount: Microcredits,
+    note: str,
+    key: Idempotency | None,
+) -> BalanceRecord:
+    """Move credits between users; returns the payer's account."""
+    _check_amount(amount)
+    if from_user_id == to_user_id:
+        raise InvalidField("You cannot transfer credits to yourself.", "Name another user.", field="to")
+    if key and idempotency.earlier(db, from_user_id, "transfer", key) is not None:
+        return read_balance(db, from_user_id)
+    payee = _account(db, to_user_id)
+    before = read_balance(db, from_user_id)
+    if before.balance < amount:
+        raise shortfall(before.balance, amount, "This transfer needs", "Send less.")
+    payer = _account(db, from_user_id)
+    postings = ledger.transfer_postings(payer, payee, amount)
+    transaction_id = post(db, now, [Entry("transfer", postings, note=note)])
+    if key:
+        idempotency.remember(db, now, from_user_id, "transfer", key, str(transaction_id))
+    return read_balance(db, from_user_id)
+
+
+def grant(
+    db: sqlite3.Connection,
+    now: int,
+    to_user_id: int,
+    amount: Microcredits,
+    note: str,
+    key: Idempotency | None,
+) -> BalanceRecord:
+    """Give credits from the mint; returns the user's account."""
+    _check_amount(amount)
+    if key and idempotency.earlier(db, to_user_id, "grant", key) is not None:
+        return read_balance(db, to_user_id)
+    try:
+        transaction_id = post(db, now, [grant_entry(_account(db, to_user_id), amount, note)])
+    except Overdrawn:
+        raise mint_is_empty() from None
+    if key:
+        idempotency.remember(db, now, to_user_id, "grant", key, str(transaction_id))
+    return read_balance(db, to_user_id)
+
+
+def grant_entry(account: int, amount: Microcredits, note: str) -> Entry:
+    """A grant's transaction."""
+    return Entry("grant", ledger.transfer_postings(MINT, account, amount), note=note)
+
+
+def no_such_user() -> NotFound:
+    """The refusal for a user id that nobody has."""
+    return NotFound("There is no such user.", "Check the name.")
+
+
+def mint_is_empty() -> Conflict:
+    """The refusal of a grant past what numbers can hold."""
+    return Conflict("The mint has given all the credits that there can be.", "Transfer credits instead.")

@@ -1,0 +1,325 @@
+"""The store: everything the coordinator knows, in one database file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar
+
+from gridx.clock import Clock
+from gridx.messages import AttemptState, AuditReport, Microcredits
+from gridx.services.coordinator.store import (
+    attempts,
+    audit,
+    idempotency,
+    output,
+    postings,
+    submit,
+    users,
+    workers,
+)
+from gridx.services.coordinator.store.backup import back_up
+from gridx.services.coordinator.store.connection import connect_writer, explained, prepare_files
+from gridx.services.coordinator.store.job_reads import JobReads
+from gridx.services.coordinator.store.lock import FileLock
+from gridx.services.coordinator.store.migrate import look_over, migrate
+from gridx.services.coordinator.store.orm import Reader
+from gridx.services.coordinator.store.reads import Reads
+from gridx.services.coordinator.store.records import (
+    AttemptRecord,
+    BalanceRecord,
+    End,
+    Finished,
+    Idempotency,
+    JobRecord,
+    NewAttempt,
+    NewJob,
+    OutputChunk,
+    Submitted,
+    TokenRecord,
+    UserRecord,
+    WorkerRecord,
+)
+from gridx.services.coordinator.store.rows import micros
+from gridx.services.coordinator.store.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PRUNE_EVERY_S: Final = 3600.0
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _boot_id() -> str:
+    """This boot of the machine, within which monotonic times compare; where it is not told, this process."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(uuid.uuid4())
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    with explained(path):
+        db = connect_writer(path)
+        try:
+            look_over(db, path)
+            migrate(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+class Store(Reads, JobReads):
+    """One database file, open. Every write returns after its commit and is safe to cancel.
+
+    A write may raise ``Unavailable``: the disk is full (nothing was changed, it recovers by itself), or the
+    store is closing or has failed for good, which ``on_failure`` tells.
+    """
+
+    def __init__(self, path: Path, clock: Clock, lock: FileLock, writer: Writer, reader: Reader) -> None:
+        self.path = path
+        self.boot_id = _boot_id()
+        self._clock = clock
+        self._lock = lock
+        self._writer = writer
+        self._reader = reader
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="gridx-store-aside")
+        self._pruned = clock.monotonic()
+        self._pruning: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path, *, clock: Clock) -> Store:
+        """Open the database, made if it is not there, brought up to date if it is older.
+
+        Raises:
+            StoreError: in use by another coordinator, newer, not writable, damaged, or no database.
+        """
+        path = await asyncio.to_thread(prepare_files, path)
+        lock = FileLock(path)
+        try:
+            writer = Writer(lambda: _connect(path))
+            await writer.start()
+            try:
+                reader = await Reader.open(path)
+            except BaseException:
+                await writer.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        store = cls(path, clock, lock, writer, reader)
+        await store._write(idempotency.prune)
+        return store
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, copy the log into the file, let the file go."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pruning is not None:
+            await asyncio.wait([self._pruning])
+        await asyncio.to_thread(self._aside.shutdown)
+        await self._reader.close()
+        await self._writer.close()
+        self._lock.release()
+
+    def on_failure(self, callback: Callable[[BaseException], None]) -> None:
+        """Be told when nothing can be written any more: an I/O error, after which nothing is acknowledged."""
+        self._writer.on_failure(callback)
+
+    async def _write(
+        self,
+        operation: Callable[Concatenate[sqlite3.Connection, int, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        now = micros(self._clock.now())
+        return await self._writer.run(lambda db: operation(db, now, *args, **kwargs))
+
+    # -- users and tokens ----------------------------------------------------------------------------------
+
+    async def create_user(
+        self,
+        username: str,
+        password_hash: str,
+        *,
+        role: Literal["user", "admin"] = "user",
+        grant: Microcredits = 0,
+        note: str = "",
+    ) -> UserRecord:
+        """A new user with an account; ``grant`` comes from the mint.
+
+        Raises:
+            Conflict: the name is taken; large and small letters are the same.
+        """
+        return await self._write(users.create_user, username, password_hash, role, grant, note)
+
+    async def update_user(
+        self,
+        user_id: int,
+        *,
+        role: Literal["user", "admin"] | None = None,
+        disabled: bool | None = None,
+        password_hash: str | None = None,
+    ) -> UserRecord:
+        """Change what is given; a new password or disabling revokes all of the user's tokens.
+
+        Raises:
+            NotFound: no such user.
+        """
+        return await self._write(users.update_user, user_id, role, disabled, password_hash)
+
+    async def create_token(
+        self, user_id: int, digest: bytes, *, label: str, expires_at: datetime
+    ) -> TokenRecord:
+        """Keep a sign-in by its SHA-256.
+
+        Raises:
+            NotFound: no such user, or one that is disabled.
+        """
+        return await self._write(users.create_token, user_id, digest, label, micros(expires_at))
+
+    async def revoke_token(self, user_id: int, token_id: int) -> bool:
+        """End a sign-in; False when the user has none of this id."""
+        return await self._write(users.revoke_token, user_id, token_id)
+
+    async def touch_tokens(self, used: Mapping[int, datetime]) -> None:
+        """Note when tokens were last used, by their ids."""
+        await self._write(
+            users.touch_tokens, [(micros(moment), token_id) for token_id, moment in used.items()]
+        )
+
+    # -- jobs ----------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        user_id: int,
+        jobs: Sequence[NewJob],
+        *,
+        idempotency: Idempotency | None = None,
+        max_queued: int,
+    ) -> Submitted:
+        """Queue jobs and hold their price: all of them, or none.
+
+        Raises:
+            InsufficientCredits: with ``balance``, ``price`` and ``shortfall``.
+            TooMany: more than ``max_queued`` would be waiting.
+            Conflict: the key came before with another body.
+        """
+        submitted = await self._write(submit.submit, user_id, jobs, idempotency, max_queued)
+        self._prune_sometimes()
+        return submitted
+
+    async def assign(self, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
+        """Begin attempts; None for a job that was no longer queued."""
+        return await self._write(attempts.assign, placements)
+
+    async def start_attempt(self, attempt_id: int, *, mono_ms: int, runtime: str) -> JobRecord | None:
+        """The program runs since ``mono_ms`` of the coordinator's monotonic clock. None: stale, a repeat."""
+        return await self._write(attempts.start, attempt_id, mono_ms, self.boot_id, runtime)
+
+    async def append_output(self, chunks: Sequence[OutputChunk]) -> list[int]:
+        """Store output; returns for each chunk the stream's stored length after it.
+
+        What is there already is skipped; what begins past the end, or comes after the attempt's end, is not
+        stored.
+        """
+        return await self._write(output.append, chunks)
+
+    async def finish_attempt(self, attempt_id: int, end: End) -> Finished | None:
+        """End an attempt and its job, settle and release, in one transaction. None: fenced."""
+        return await self._write(attempts.finish, attempt_id, end)
+
+    async def requeue_attempt(
+        self, attempt_id: int, state: AttemptState, reason: str, *, fault: bool
+    ) -> JobRecord | None:
+        """End an attempt unpaid (broken, refused, released, lost). None: fenced; nothing changed.
+
+        The job is queued again; or lost, when ``fault`` was its ``max_attempts``-th; or cancelled, when that
+        was asked for.
+        """
+        return await self._write(attempts.requeue, attempt_id, state, reason, fault)
+
+    async def cancel(self, job_id: int, reason: str) -> JobRecord | None:
+        """Cancel a waiting job at once, a live one when its worker has killed it. None: no such job."""
+        return await self._write(attempts.cancel, job_id, reason)
+
+    # -- workers -------------------------------------------------------------------------------------------
+
+    async def join_worker(self, user_id: int, identity: str, *, name: str, version: str) -> WorkerRecord:
+        """The worker of this owner and identity: new, or with its name and version of today."""
+        return await self._write(workers.join_worker, user_id, identity, name, version)
+
+    async def set_worker_paused(self, worker_id: int, paused: bool) -> WorkerRecord | None:
+        """Whether the worker takes jobs; None when there is no such worker."""
+        return await self._write(workers.set_paused, worker_id, paused)
+
+    # -- ledger --------------------------------------------------------------------------------------------
+
+    async def transfer(
+        self,
+        from_user_id: int,
+        to_user_id: int,
+        amount: Microcredits,
+        note: str,
+        *,
+        idempotency: Idempotency | None = None,
+    ) -> BalanceRecord:
+        """Move credits between users; returns the payer's account.
+
+        Raises:
+            InsufficientCredits: the balance is too small.
+            InvalidField: to oneself, or not above zero.
+        """
+        return await self._write(postings.transfer, from_user_id, to_user_id, amount, note, idempotency)
+
+    async def grant(
+        self,
+        to_user_id: int,
+        amount: Microcredits,
+        note: str,
+        *,
+        idempotency: Idempotency | None = None,
+    ) -> BalanceRecord:
+        """Give credits from the mint; returns the user's account."""
+        return await self._write(postings.grant, to_user_id, amount, note, idempotency)
+
+    # -- the whole -----------------------------------------------------------------------------------------
+
+    async def audit(self) -> AuditReport:
+        """Recompute everything from postings, jobs and attempts, as of one moment; writes go on meanwhile."""
+        return await self._beside(audit.audit)
+
+    async def backup(self, target: Path) -> None:
+        """Copy the database as of one moment to a new file (0600); writes go on meanwhile.
+
+        Raises:
+            StoreError: the target cannot be written.
+        """
+        await self._beside(back_up, target)
+
+    async def _beside(self, work: Callable[Concatenate[Path, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes long in a thread of its own, one at a time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._aside, lambda: work(self.path, *args, **kwargs))
+
+    def _prune_sometimes(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._pruned >= PRUNE_EVERY_S and self._pruning is None:
+            self._pruned = now
+            self._pruning = asyncio.create_task(self._prune(), name="store-prune")
+
+    async def _prune(self) -> None:
+        try:
+            with contextlib.suppress(Exception):  # the writer has logged it, and the next hour tries again
+                await self._write(idempotency.prune)
+        finally:
+            self._pruning = None
