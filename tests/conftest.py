@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,40 +21,49 @@ DEADLINE_S = 60.0
 """How long a condition may take before a test calls it a failure; generous, since machines are slow."""
 
 
-def _engine_missing() -> str:
-    """Why engine tests cannot run here; empty when they can."""
-    import docker
-    from docker.errors import DockerException, ImageNotFound
+REQUIRED = os.environ.get("GRIDX_REQUIRE_ENGINE") == "1"
+"""Set where an engine belongs to the surroundings: its tests then fail, and are not skipped, without one."""
+
+
+@functools.cache
+def engine_missing() -> str:
+    """Why engine tests cannot run here, as a worker would say it; empty when they can."""
+    from gridx.config import WorkerSettings
+    from gridx.errors import GridError
+    from gridx.services.worker.sandbox import open_sandbox
+
+    async def look() -> None:
+        with tempfile.TemporaryDirectory(prefix="gridx-engine-") as folder:
+            settings = WorkerSettings(sandbox="docker", warm=0)
+            sandbox = await open_sandbox(settings, identity=os.urandom(16).hex(), data_path=Path(folder))
+            await sandbox.close()
 
     try:
-        client = docker.from_env(timeout=10)
-        try:
-            client.ping()
-            client.images.get("gridx-runtime:default")
-        finally:
-            client.close()
-    except ImageNotFound:
-        return "the image gridx-runtime:default is missing (gridx runtime build)"
-    except (DockerException, OSError):
-        return "no container engine answers"
+        asyncio.run(look())
+    except GridError as error:
+        return error.message
     return ""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = [item for item in items if item.get_closest_marker("engine")]
-    if not wanted or os.environ.get("GRIDX_REQUIRE_ENGINE") == "1":
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("engine") is None:
         return
-    reason = _engine_missing()
-    if reason:
-        for item in wanted:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    if reason := engine_missing():
+        if REQUIRED:
+            pytest.fail(f"GRIDX_REQUIRE_ENGINE=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of a run says what it did not show."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput"):
+        return
+    skipped = reporter.stats.get("skipped", [])
     if skipped:
         reasons = sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped})
-        terminalreporter.write_line(f"{len(skipped)} tests were skipped: {'; '.join(reasons)}")
+        reporter.write_line(f"{len(skipped)} tests were skipped: {'; '.join(reasons)}")
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> object:

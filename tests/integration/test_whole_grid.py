@@ -7,8 +7,8 @@ import collections
 import re
 
 import pytest
-from gridx.client import Client
 
+from gridx.client import Client
 from gridx.errors import GridError
 from gridx.messages import AttemptState, JobSpec, JobState
 
@@ -148,21 +148,10 @@ async def test_the_coordinator_killed_under_load_loses_nothing_that_it_accepted(
 
 def test_a_second_coordinator_on_the_same_database_refuses_to_start(processes):
     processes.coordinator()
-    second = processes._spawn(
+    second = processes.start(
         "second",
-        [
-            "--role",
-            "coordinator",
-            "--host",
-            "127.0.0.1",
-            "--http-port",
-            "0",
-            "--ws-port",
-            "0",
-            "--data-dir",
-            str(processes.folder / "coordinator"),
-        ],
-        {"GRIDX_HOME": str(processes.folder / "home-second")},
+        *("--role", "coordinator", "--host", "127.0.0.1", "--http-port", "0", "--ws-port", "0"),
+        *("--data-dir", str(processes.folder / "coordinator")),
     )
     assert second.process.wait(30) == 2
     assert "in use" in second.text
@@ -172,21 +161,10 @@ def test_a_second_coordinator_on_the_same_database_refuses_to_start(processes):
 def test_a_port_in_use_is_one_sentence(processes):
     processes.coordinator()
     port = processes.http_url.rpartition(":")[2]
-    second = processes._spawn(
+    second = processes.start(
         "second",
-        [
-            "--role",
-            "coordinator",
-            "--host",
-            "127.0.0.1",
-            "--http-port",
-            port,
-            "--ws-port",
-            "0",
-            "--data-dir",
-            str(processes.folder / "other"),
-        ],
-        {"GRIDX_HOME": str(processes.folder / "home-second")},
+        *("--role", "coordinator", "--host", "127.0.0.1", "--http-port", port, "--ws-port", "0"),
+        *("--data-dir", str(processes.folder / "other")),
     )
     assert second.process.wait(30) == 2
     assert f"Port {port}" in second.text
