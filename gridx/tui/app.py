@@ -5,15 +5,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final, Literal
 
-from textual.app import App
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+from textual.scrollbar import ScrollBar, ScrollBarRender
+from textual.theme import Theme
+from textual.timer import Timer
 
+from gridx import safetext
 from gridx.client import Client
+from gridx.clock import Clock, SystemClock
 from gridx.config import Role, Settings
+from gridx.errors import GridError, Unauthenticated, Unreachable
 from gridx.messages import Session
+from gridx.tui.commands import GridCommands, bindings
+from gridx.tui.feed import Feed
 from gridx.tui.here import Here
+from gridx.tui.local import LocalMachine
 from gridx.tui.logbook import Logbook
+from gridx.tui.screens.confirm import ConfirmScreen
+from gridx.tui.screens.dashboard import Dashboard
+from gridx.tui.screens.help import HelpScreen
+from gridx.tui.screens.job import JobScreen
+from gridx.tui.screens.sign_in import SignInScreen
+from gridx.tui.state import GridState
+from gridx.tui.themes import DARK, LIGHT, Palette
+
+REPAINT_S: Final = 0.25
+"""Changes are shown at most this often: over SSH every repaint counts."""
+
+Severity = Literal["information", "warning", "error"]
+
+
+class AsciiScrollBar(ScrollBarRender):
+    """A scrollbar whose ends are whole cells."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [" "]
+    HORIZONTAL_BARS: ClassVar[list[str]] = [" "]
 
 
 class GridApp(App[None]):
@@ -27,7 +60,14 @@ class GridApp(App[None]):
         here: what runs in this process, for the question before quitting.
         ascii_only: draw with ASCII alone (``--ascii``).
         remember: called with the address and the session after a sign-in, to save the token.
+        clock: for ages and for how often is painted.
     """
+
+    TITLE = "Grid-X"
+    CSS_PATH = "app.tcss"
+    COMMANDS = App.COMMANDS | {GridCommands}
+    BINDINGS: ClassVar[list[BindingType]] = bindings("app")
+    ENABLE_COMMAND_PALETTE = True
 
     def __init__(
         self,
@@ -39,8 +79,10 @@ class GridApp(App[None]):
         here: Here | None = None,
         ascii_only: bool = False,
         remember: Callable[[str, Session], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__()
+        # NO_COLOR means none at all: with the terminal's own colours Textual leaves every one out.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.client = client
         self.settings = settings
         self.role = role
@@ -48,6 +90,178 @@ class GridApp(App[None]):
         self.here = here or Here()
         self.ascii_only = ascii_only
         self.remember = remember
+        self.clock = clock or SystemClock()
+        self.state = GridState(self.clock)
+        self.feed = Feed(client, self.state, self.changed)
+        self.local = LocalMachine(settings.data_path, self.clock)
+        self.desk = Dashboard()
+        self.frozen = False
+        self._palettes: dict[str, Palette] = {}
+        self._paint_timer: Timer | None = None
+        self._painted_at = 0.0
+        self._asking_to_quit = False
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        # Textual makes the loop start tasks at once, which the services in the same process do not expect.
+        asyncio.get_running_loop().set_task_factory(None)
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.theme = DARK.name
+        self.set_class(self.ascii_only, "-ascii")
+        if self.ascii_only:
+            ScrollBar.renderer = AsciiScrollBar
+        self.theme_changed_signal.subscribe(self, self._theme_changed)
+        self.push_screen(self.desk)
+        self.run_worker(self._live(), name="feed")
+        self.run_worker(self.local.run(), name="local machine")
+        self.set_interval(1.0, self._tick)
+
+    async def on_unmount(self) -> None:
+        await self.client.close()
+        ScrollBar.renderer = ScrollBarRender
+
+    async def _live(self) -> None:
+        """Signed in, connected, and again from the start when either ends."""
+        problem = ""
+        while True:
+            if self.client.token is None:
+                known = self.state.user.username if self.state.user else self.settings.client.user
+                session = await self.push_screen_wait(SignInScreen(problem, known))
+                self.client.token = session.token
+                if self.remember is not None:
+                    try:
+                        self.remember(self.client.url, session)
+                    except (GridError, OSError) as error:
+                        self.tell(f"The sign-in could not be saved: {error}", severity="warning")
+                self.state = GridState(self.clock)
+                self.feed = Feed(self.client, self.state, self.changed)
+            try:
+                await self.feed.run()
+            except Unauthenticated as error:
+                self.client.token = None
+                problem = str(error)
+                self.state.disconnected(error.message)
+                self.changed()
+
+    async def connect_to(self, url: str) -> Client:
+        """The client of another address, or the one there is."""
+        if url != self.client.url:
+            old, self.client = self.client, Client(url, timeout_s=self.settings.client.timeout_s)
+            await old.close()
+        return self.client
+
+    # -- painting ----------------------------------------------------------------------------------------
+
+    @property
+    def palette(self) -> Palette:
+        """The styles of the theme."""
+        name = self.theme
+        if name not in self._palettes:
+            self._palettes[name] = Palette(self.theme_variables, no_color=self.no_color)
+        return self._palettes[name]
+
+    def changed(self) -> None:
+        """Something in the state changed: show it soon, with what else changes until then."""
+        if self._paint_timer is None and not self.frozen and self.is_running:
+            wait_s = self._painted_at + REPAINT_S - self.clock.monotonic()
+            self._paint_timer = self.set_timer(max(0.01, min(REPAINT_S, wait_s)), self._paint)
+
+    def _paint(self) -> None:
+        self._paint_timer = None
+        if self.frozen or not self.desk.is_mounted:
+            return
+        self._painted_at = self.clock.monotonic()
+        changes = self.state.take()
+        if not changes:
+            return
+        with self.batch_update():
+            self.desk.apply(changes)
+            if isinstance(self.screen, JobScreen):
+                self.screen.apply(changes)
+            self.desk.toast(changes.ended)
+
+    def _tick(self) -> None:
+        if self.frozen:
+            return
+        with self.batch_update():
+            if self.screen is self.desk:
+                self.desk.tick()
+            elif isinstance(self.screen, JobScreen):
+                self.screen.tick()
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop showing changes, or show what came meanwhile and go on."""
+        self.frozen = frozen
+        if not frozen:
+            self.changed()
+
+    def _theme_changed(self, theme: Theme) -> None:
+        self._palettes.clear()
+        for screen in self.screen_stack:
+            if isinstance(screen, Dashboard):
+                screen.restyle()
+        self.refresh_css()
+
+    # -- saying and asking -------------------------------------------------------------------------------
+
+    def tell(self, text: str, *, severity: Severity = "information") -> None:
+        """Say something for a few seconds."""
+        self.notify(safetext.clean(text, limit=600), severity=severity, timeout=5, markup=False)
+
+    def tell_error(self, error: GridError) -> None:
+        """Say what went wrong; a lost connection is said at the top of the screen already."""
+        if isinstance(error, Unreachable) and not self.state.link.connected:
+            return
+        self.notify(
+            safetext.clean(f"{error.message} {error.hint}".strip(), limit=600),
+            severity="error",
+            timeout=8,
+            markup=False,
+        )
+
+    async def ask(self, question: str, consequence: str, yes: str) -> bool:
+        """Ask before something that cannot be undone; only within a worker."""
+        return await self.push_screen_wait(ConfirmScreen(question, consequence, yes))
+
+    def copy(self, text: str, what: str) -> None:
+        """Copy to the clipboard of the terminal, and say what was copied."""
+        self.copy_to_clipboard(text)
+        self.tell(f"Copied {what}.")
+
+    # -- actions -----------------------------------------------------------------------------------------
+
+    async def action_quit(self) -> None:
+        """Leave; while jobs run here, ask first and say what will happen to them."""
+        running = self.here.running()
+        if not running:
+            self.exit()
+        elif not self._asking_to_quit:
+            self._asking_to_quit = True
+            self.run_worker(self._quit(running), group="quit")
+
+    async def _quit(self, running: int) -> None:
+        jobs = "1 job runs" if running == 1 else f"{running} jobs run"
+        try:
+            if await self.ask(f"Quit while {jobs} on this machine?", self.here.consequence, "Quit"):
+                self.exit()
+        finally:
+            self._asking_to_quit = False
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen.active_bindings.values()))
+
+    def action_next_theme(self) -> None:
+        """Change between dark and light."""
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """What the palette offers besides the commands of the place."""
+        yield SystemCommand("Choose a theme", "All themes, with a preview.", self.action_change_theme)
+        yield SystemCommand("Save a picture", "Write this screen as an SVG file.", self.action_screenshot)
 
 
 async def run_dashboard(app: GridApp) -> int:

@@ -1,0 +1,35 @@
+"""Text cut and padded to a number of terminal cells; a wide character is never cut in half."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len, set_cell_size
+
+
+def fit(text: str, width: int, *, right: bool = False, ellipsis: str = "…") -> str:
+    """``text`` in exactly ``width`` cells; what does not fit ends in an ellipsis."""
+    if width <= 0:
+        return ""
+    length = len(text) if text.isascii() else cell_len(text)
+    if length > width:
+        if width <= len(ellipsis):
+            return set_cell_size(text, width)
+        return set_cell_size(text, width - len(ellipsis)) + ellipsis
+    blank = " " * (width - length)
+    return blank + text if right else text + blank
+
+
+def wrap(text: str, width: int) -> list[tuple[int, int]]:
+    """Where to break a line so that each piece fits ``width`` cells: (start, end) of each, at least one."""
+    width = max(1, width)
+    if text.isascii():
+        return [(at, min(at + width, len(text))) for at in range(0, len(text), width)] or [(0, 0)]
+    pieces: list[tuple[int, int]] = []
+    start = used = 0
+    for at, char in enumerate(text):
+        cells = cell_len(char)
+        if used + cells > width and at > start:
+            pieces.append((start, at))
+            start, used = at, 0
+        used += cells
+    pieces.append((start, len(text)))
+    return pieces

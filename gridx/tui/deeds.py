@@ -1,0 +1,123 @@
+"""What is done to jobs and workers, from whichever screen: ask where it cannot be undone, do it, say so."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from gridx import safetext
+from gridx.credits import format_credits
+from gridx.errors import GridError
+from gridx.messages import Job, JobSpec, JobState, Worker
+from gridx.tui.describe import job_title
+from gridx.tui.messages import EditWanted, Submitted
+
+if TYPE_CHECKING:
+    from gridx.tui.app import GridApp
+
+
+def _do(app: GridApp, deed: Coroutine[Any, Any, None], name: str) -> None:
+    app.run_worker(_telling(app, deed), name=name, group="deeds")
+
+
+async def _telling(app: GridApp, deed: Coroutine[Any, Any, None]) -> None:
+    try:
+        await deed
+    except GridError as error:
+        app.tell_error(error)
+
+
+def cancel(app: GridApp, job: Job) -> None:
+    """Cancel a job, after asking."""
+    if job.state.ended:
+        app.tell(f"Job {job.id} has ended already.")
+    elif job.state is JobState.CANCELLING:
+        app.tell(f"Job {job.id} is being cancelled.")
+    else:
+        _do(app, _cancel(app, job), "cancel")
+
+
+async def _cancel(app: GridApp, job: Job) -> None:
+    consequence = (
+        f"It has not started. The {format_credits(job.hold)} credits held for it are given back."
+        if job.state is JobState.QUEUED
+        else "It is killed at once. The time that it ran is paid for; what it has written so far stays."
+    )
+    if await app.ask(f"Cancel job {job.id}, {job_title(job)}?", consequence, "Cancel the job"):
+        app.state.put_jobs([await app.client.cancel(job.id)])
+        app.changed()
+
+
+def retry(app: GridApp, job: Job) -> None:
+    """Submit an ended job anew."""
+    if job.state.ended:
+        _do(app, _retry(app, job), "retry")
+    else:
+        app.tell(f"Job {job.id} has not ended; there is nothing to retry.")
+
+
+async def _retry(app: GridApp, job: Job) -> None:
+    new = await app.client.retry(job.id)
+    app.state.put_jobs([new])
+    app.changed()
+    app.tell(f"Job {new.id} is job {job.id} again.")
+    app.desk.post_message(Submitted(new))
+
+
+def edit(app: GridApp, job_id: int) -> None:
+    """Put a job's spec into the editor."""
+    _do(app, _edit(app, job_id), "edit")
+
+
+async def _edit(app: GridApp, job_id: int) -> None:
+    job = await app.client.job(job_id)
+    if isinstance(job.spec, JobSpec):
+        app.desk.post_message(EditWanted(job.spec, f"from job {job_id}"))
+
+
+def pause_worker(app: GridApp, worker: Worker) -> None:
+    """Give a worker nothing new, after asking."""
+    _do(app, _pause(app, worker), "pause")
+
+
+async def _pause(app: GridApp, worker: Worker) -> None:
+    if await app.ask(
+        f"Pause worker {worker.id}, {safetext.line(worker.name)}?",
+        f"It is given no new jobs until it is resumed. {_running(worker)}",
+        "Pause the worker",
+    ):
+        app.state.put_worker(await app.client.pause_worker(worker.id))
+        app.changed()
+
+
+def resume_worker(app: GridApp, worker: Worker) -> None:
+    """Give a paused worker jobs again."""
+    _do(app, _resume(app, worker), "resume")
+
+
+async def _resume(app: GridApp, worker: Worker) -> None:
+    app.state.put_worker(await app.client.resume_worker(worker.id))
+    app.changed()
+    app.tell(f"{safetext.line(worker.name)} is given jobs again.")
+
+
+def drain_worker(app: GridApp, worker: Worker) -> None:
+    """Let a worker finish and leave, after asking."""
+    _do(app, _drain(app, worker), "drain")
+
+
+async def _drain(app: GridApp, worker: Worker) -> None:
+    if await app.ask(
+        f"Drain worker {worker.id}, {safetext.line(worker.name)}?",
+        f"It takes nothing new and leaves the grid. {_running(worker)} Started again, it comes back.",
+        "Drain the worker",
+    ):
+        app.state.put_worker(await app.client.drain_worker(worker.id))
+        app.changed()
+
+
+def _running(worker: Worker) -> str:
+    count = len(worker.jobs)
+    if not count:
+        return "It runs nothing now."
+    return f"The {count} jobs that it runs go on." if count > 1 else "The job that it runs goes on."

@@ -1,0 +1,346 @@
+"""The dashboard: the panes on the desk, the lines around them, and what follows from what is done in one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Middle
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Button, Static
+
+from gridx import safetext
+from gridx.messages import Job
+from gridx.tui import arrangement, describe, figures
+from gridx.tui.commands import PANES, bindings
+from gridx.tui.desk import Desk
+from gridx.tui.look import JOB_LOOKS
+from gridx.tui.messages import EditWanted, JobChosen, JobOpened, OutputWanted, PaneWanted, Submitted
+from gridx.tui.panes.jobs import JobsPane
+from gridx.tui.panes.ledger import LedgerPane
+from gridx.tui.panes.log import LogPane
+from gridx.tui.panes.monitor import MonitorPane
+from gridx.tui.panes.output import OutputPane
+from gridx.tui.panes.pane import Finder, Pane
+from gridx.tui.panes.submit import SubmitPane
+from gridx.tui.panes.workers import WorkersPane
+from gridx.tui.screens.job import JobScreen
+from gridx.tui.state import Changes
+from gridx.tui.widgets.bars import Bar, KeyBar, Part
+from gridx.tui.widgets.drawn import Drawn
+from gridx.tui.widgets.editor import Editor
+from gridx.tui.widgets.field import Field
+
+FRAME_LINES = 3
+"""Lines of the screen that are not the desk's."""
+
+
+class Dashboard(Screen[None], Drawn):
+    """Everything on one screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings("desk")
+    AUTO_FOCUS = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recent: list[str] = []
+        self.zoomed = False
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="head")
+        yield Bar(id="tabs")
+        yield Desk(
+            JobsPane(), SubmitPane(), OutputPane(), MonitorPane(), WorkersPane(), LedgerPane(), LogPane()
+        )
+        yield KeyBar(id="keys")
+        with Middle(id="too-small"):
+            yield Static(id="too-small-text", markup=False)
+
+    def on_mount(self) -> None:
+        self.recent = [arrangement.FIRST[self.grid.role]]
+        self._arrange()
+        self._header()
+        self.call_after_refresh(self.go, self.recent[0])
+
+    # -- panes -------------------------------------------------------------------------------------------
+
+    def pane(self, name: str) -> Pane:
+        """A pane by its name."""
+        return self.query_one(f"#{name}", Pane)
+
+    @property
+    def panes(self) -> list[Pane]:
+        """All panes, in order of their numbers."""
+        return [self.pane(name) for name, _ in PANES]
+
+    @property
+    def jobs(self) -> JobsPane:
+        """The list of jobs."""
+        return self.query_one(JobsPane)
+
+    @property
+    def output(self) -> OutputPane:
+        """The output."""
+        return self.query_one(OutputPane)
+
+    @property
+    def submit(self) -> SubmitPane:
+        """The editor and its form."""
+        return self.query_one(SubmitPane)
+
+    def _arrange(self) -> None:
+        desk = self.query_one(Desk)
+        width, height = desk.size if desk.size.area else (self.size.width, self.size.height - FRAME_LINES)
+        small = self.size.width < arrangement.LEAST_WIDTH or self.size.height < arrangement.LEAST_HEIGHT
+        self.set_class(small, "-small")
+        if small:
+            self.query_one("#too-small-text", Static).update(
+                f"This needs {arrangement.LEAST_WIDTH} columns and {arrangement.LEAST_HEIGHT} lines, "
+                f"and this terminal has {self.size.width} and {self.size.height}.\nMake it larger; q quits."
+            )
+            return
+        boxes = arrangement.plan(width, height, role=self.grid.role, recent=self.recent, zoomed=self.zoomed)
+        for name in desk.place(boxes):
+            pane = self.pane(name)
+            if pane.missed:
+                pane.missed = False
+                pane.shown()
+        self._tabs()
+
+    @on(Desk.Resized)
+    def _resized(self) -> None:
+        self._arrange()
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def bring(self, name: str) -> None:
+        """Bring a pane to the front of its place."""
+        self.recent = [name, *(other for other in self.recent if other != name)]
+        self._arrange()
+
+    def go(self, name: str) -> None:
+        """Bring a pane to the front and give it the focus."""
+        self.bring(name)
+        entry = self.pane(name).entry
+        if entry is not None:
+            entry.focus()
+
+    @on(events.DescendantFocus)
+    def _focused(self, event: events.DescendantFocus) -> None:
+        pane = self._pane_of(event.widget)
+        if pane is not None and (not self.recent or self.recent[0] != pane.NAME):
+            self.recent = [pane.NAME, *(other for other in self.recent if other != pane.NAME)]
+        self._tabs()
+
+    def _pane_of(self, widget: Widget | None) -> Pane | None:
+        if widget is None:
+            return None
+        return next((node for node in widget.ancestors_with_self if isinstance(node, Pane)), None)
+
+    # -- changes -----------------------------------------------------------------------------------------
+
+    def apply(self, changes: Changes) -> None:
+        """Hand changes to the panes that are seen; the others catch up when they are."""
+        for pane in self.panes:
+            if pane.display or isinstance(pane, OutputPane | JobsPane):
+                pane.apply(changes)
+            else:
+                pane.missed = True
+        self._header()
+        if changes.jobs or changes.workers or changes.reread:
+            self._tabs()
+
+    def tick(self) -> None:
+        """A second went by: what shows time is drawn again."""
+        for pane in self.panes:
+            if pane.display:
+                pane.tick()
+        self._header()
+
+    def restyle(self) -> None:
+        """The theme changed."""
+        for pane in self.panes:
+            pane.restyle()
+        self.refresh()
+
+    def _header(self) -> None:
+        grid, state = self.grid, self.grid.state
+        user = safetext.line(state.user.username) if state.user else ""
+        admin = " (admin)" if state.admin else ""
+        left = [Part(" Grid-X ", "primary strong"), Part(f" {grid.role} "), Part(f" {user}{admin} ", "muted")]
+        right: list[Part] = []
+        if grid.frozen:
+            right.append(Part(" PAUSED, p goes on ", "warning strong", "freeze"))
+        if state.link.connected:
+            if state.balance is not None:
+                right.append(Part(f" {describe.credits_short(state.balance.balance)} credits ", ""))
+            dot = "*" if self.ascii_only else "●"
+            right.append(Part(f" {dot} ", "success"))
+            right.append(Part(f"{grid.client.url.removeprefix('http://')} ", "muted"))
+        else:
+            right.append(Part(f" {self._lost()} ", "warning strong"))
+        self.query_one("#head", Bar).show(left, right)
+
+    def _lost(self) -> str:
+        link = self.grid.state.link
+        gone_s = self.grid.clock.monotonic() - link.since
+        if not link.reason:
+            return "connecting ..."
+        at = (self.grid.clock.now() - timedelta(seconds=gone_s)).astimezone()
+        mark = "!" if self.ascii_only else "▲"
+        return f"{mark} disconnected since {at:%H:%M:%S} ({figures.age(gone_s)}), trying again"
+
+    def _tabs(self) -> None:
+        state = self.grid.state
+        front = self._pane_of(self.focused)
+        waiting = running = 0
+        for job in state.jobs.values():
+            if not job.state.ended:
+                if job.state == "queued":
+                    waiting += 1
+                else:
+                    running += 1
+        online = sum(machine.worker.state == "online" for machine in state.machines.values())
+        parts: list[Part] = []
+        for number, (name, title) in enumerate(PANES, 1):
+            shown = self.pane(name).display
+            style = "primary reverse strong" if front and name == front.NAME else "" if shown else "muted"
+            parts.append(Part(f" {number} {title} ", style, f"pane('{name}')"))
+        counts = []
+        counts += [f"{running} running"] if running else []
+        counts += [f"{waiting} waiting"] if waiting else []
+        counts.append(f"{online} worker{'' if online == 1 else 's'}")
+        self.query_one("#tabs", Bar).show(parts, [Part(f" {' · '.join(counts)} ", "muted")])
+
+    def watching(self, job_id: int) -> bool:
+        """Whether the user sees this job's output right now."""
+        return self.is_current and self.output.display and self.output.job_id == job_id
+
+    # -- what follows ------------------------------------------------------------------------------------
+
+    @on(JobChosen)
+    def _job_chosen(self, message: JobChosen) -> None:
+        self.output.choose(message.job_id)
+
+    @on(JobOpened)
+    def _job_opened(self, message: JobOpened) -> None:
+        self.open_job(message.job_id)
+
+    def open_job(self, job_id: int) -> None:
+        """Open a job's own screen."""
+        if not any(isinstance(screen, JobScreen) for screen in self.app.screen_stack):
+            self.app.push_screen(JobScreen(job_id))
+
+    @on(OutputWanted)
+    def _output_wanted(self, message: OutputWanted) -> None:
+        self.jobs.choose(message.job_id)
+        self.output.choose(message.job_id)
+        self.go("output")
+
+    @on(Submitted)
+    def _submitted(self, message: Submitted) -> None:
+        self._follow(message.job)
+
+    def _follow(self, job: Job) -> None:
+        """A job was submitted: show what it writes, without taking the editor away where both fit."""
+        self.jobs.choose(job.id)
+        self.output.choose(job.id)
+        focused = self.focused
+        self.bring("output")
+        if focused is not None and not self._visible(focused):
+            self.go("output")
+        look = JOB_LOOKS[job.state]
+        if not self.output.display:
+            self.grid.tell(f"Job {job.id} is {look.word}.")
+
+    def _visible(self, widget: Widget) -> bool:
+        pane = self._pane_of(widget)
+        return pane is None or bool(pane.display)
+
+    @on(EditWanted)
+    def _edit_wanted(self, message: EditWanted) -> None:
+        while self.app.screen is not self and len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+        self.submit.load(message.spec, message.origin)
+        self.go("submit")
+
+    @on(PaneWanted)
+    def _pane_wanted(self, message: PaneWanted) -> None:
+        self.go(message.pane)
+
+    # -- actions -----------------------------------------------------------------------------------------
+
+    def action_pane(self, name: str) -> None:
+        """Go to a pane."""
+        self.go(name)
+
+    def action_turn(self, step: int) -> None:
+        """Go to the next pane, or the one before."""
+        names = [name for name, _ in PANES]
+        pane = self._pane_of(self.focused)
+        at = names.index(pane.NAME) if pane is not None else 0
+        self.go(names[(at + step) % len(names)])
+
+    def action_submit(self) -> None:
+        """Submit what is in the editor; if that is not on the screen, show it first."""
+        if self.submit.display and not self.has_class("-small"):
+            self.submit.submit()
+        else:
+            self.go("submit")
+
+    def action_zoom(self) -> None:
+        """Give the pane with the focus everything, or put all back."""
+        self.zoomed = not self.zoomed
+        self._arrange()
+
+    def action_output(self) -> None:
+        """Go to the output of the chosen job."""
+        self.go("output")
+
+    def action_freeze(self) -> None:
+        """Stop the screen from changing, or go on."""
+        self.grid.freeze(not self.grid.frozen)
+        self._header()
+
+    def action_back(self) -> None:
+        """Out of a field; then out of a filter; then out of the zoom."""
+        focused = self.focused
+        pane = self._pane_of(focused)
+        if pane is not None:
+            finder = next(iter(pane.query(Finder)), None)
+            if finder is not None and finder.opened:
+                finder.close()
+                if pane.entry is not None:
+                    pane.entry.focus()
+                return
+        if isinstance(focused, Editor | Field):
+            if self.jobs.display:
+                self.jobs.table.focus()
+            else:
+                self.submit.query_one("#run", Button).focus()
+        elif self.zoomed:
+            self.action_zoom()
+
+    def toast(self, ended: list[Job]) -> None:
+        """Say which of one's jobs ended while one looked elsewhere."""
+        unseen = [job for job in ended if not self._seen(job.id)]
+        for job in unseen[:3]:
+            look = JOB_LOOKS[job.state]
+            note = describe.job_note(job)
+            self.grid.tell(
+                f"{look.text(ascii_only=self.ascii_only)}: job {job.id}, {describe.job_title(job)}"
+                + (f". {note}" if note else ""),
+                severity="information" if job.state == "succeeded" else "warning",
+            )
+        if len(unseen) > 3:
+            well = sum(job.state == "succeeded" for job in unseen[3:])
+            self.grid.tell(f"{len(unseen) - 3} more jobs ended, {well} of them succeeded.")
+
+    def _seen(self, job_id: int) -> bool:
+        top = self.app.screen
+        return self.watching(job_id) or (isinstance(top, JobScreen) and top.job_id == job_id)

@@ -1,0 +1,147 @@
+"""One job in full: what was asked for, its program, what happened to it, and what it cost."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Static
+
+from gridx import safetext
+from gridx.errors import GridError
+from gridx.messages import Job, JobSpec, Receipt
+from gridx.tui import deeds, jobtext
+from gridx.tui.commands import bindings
+from gridx.tui.describe import job_title
+from gridx.tui.look import JOB_LOOKS
+from gridx.tui.messages import EditWanted, OutputWanted, Submitted
+from gridx.tui.state import Changes
+from gridx.tui.widgets.bars import Bar, KeyBar, Part
+from gridx.tui.widgets.drawn import Drawn
+from gridx.tui.widgets.editor import Editor
+
+NARROW = 100
+
+
+class JobScreen(Screen[None], Drawn):
+    """The job; it follows what happens to it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings("job")
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.receipt: Receipt | None = None
+        self._full: Job | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="job-head")
+        with Horizontal(id="job-body"):
+            with VerticalScroll(id="job-facts", classes="pane"):
+                yield Static(id="job-text", markup=False)
+            with Vertical(id="job-code", classes="pane"):
+                yield Editor(read_only=True)
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.query_one("#job-facts").border_title = Content(" What happened ")
+        self.query_one("#job-code").border_title = Content(" Program ")
+        self.query_one("#job-facts").focus()
+        self._show()
+        self._read_soon()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width < NARROW, "-narrow")
+
+    @property
+    def job(self) -> Job | None:
+        """What is known of it: the newest state, and the details as they were last read."""
+        return self.grid.state.jobs.get(self.job_id) or self._full
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def apply(self, changes: Changes) -> None:
+        """Follow the job."""
+        if self.job_id in changes.jobs or changes.reread:
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        self.run_worker(self._read(), exclusive=True, group="job")
+
+    async def _read(self) -> None:
+        try:
+            job = await self.grid.client.job(self.job_id)
+            self.receipt = await self.grid.client.receipt(self.job_id)
+        except GridError as error:
+            if self._full is None:
+                self.query_one("#job-text", Static).update(Content(safetext.line(str(error), limit=500)))
+            return
+        self._full = job
+        if isinstance(job.spec, JobSpec):
+            editor = self.query_one(Editor)
+            code = safetext.clean(job.spec.code)
+            if editor.text != code:
+                editor.put(code)
+        self._show()
+
+    def tick(self) -> None:
+        """A second went by."""
+        if self._full is not None and not self._full.state.ended:
+            self._show()
+
+    def _show(self) -> None:
+        job = self._full or self.job
+        if job is None:
+            return
+        look = JOB_LOOKS[job.state]
+        self.query_one("#job-head", Bar).show(
+            [
+                Part(f" Job {job.id} ", "strong"),
+                Part(job_title(job)),
+                Part("  "),
+                Part(look.text(ascii_only=self.ascii_only), look.style),
+            ],
+            [Part(f"{safetext.line(job.owner)} ", "muted")],
+        )
+        if self._full is not None:
+            text = jobtext.whole(self._full, self.receipt, self.grid.clock.now(), ascii_only=self.ascii_only)
+            self.query_one("#job-text", Static).update(text)
+
+    # -- acting ------------------------------------------------------------------------------------------
+
+    def action_back(self) -> None:
+        """Back to the dashboard."""
+        self.dismiss(None)
+
+    def action_output(self) -> None:
+        """Back to the dashboard, at this job's output."""
+        self.grid.desk.post_message(OutputWanted(self.job_id))
+        self.dismiss(None)
+
+    def action_cancel(self) -> None:
+        """Cancel it, after asking."""
+        if self.job is not None:
+            deeds.cancel(self.grid, self.job)
+
+    def action_retry(self) -> None:
+        """Submit it anew, and go there."""
+        if self.job is not None:
+            deeds.retry(self.grid, self.job)
+
+    def action_edit(self) -> None:
+        """Put it into the editor."""
+        deeds.edit(self.grid, self.job_id)
+
+    def action_copy(self) -> None:
+        """Copy its id."""
+        self.grid.copy(str(self.job_id), f"job id {self.job_id}")
+
+    def on_edit_wanted(self, message: EditWanted) -> None:
+        """Left to the dashboard."""
+
+    def on_submitted(self, message: Submitted) -> None:
+        """Left to the dashboard."""

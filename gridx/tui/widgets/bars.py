@@ -1,0 +1,122 @@
+"""The three lines around the panes: what grid this is, which panes there are, and what the keys do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.strip import Strip
+
+from gridx.tui.cells import fit
+from gridx.tui.widgets.drawn import Drawn
+
+
+class Part(NamedTuple):
+    """A piece of a bar; ``action`` is run when it is clicked."""
+
+    text: str
+    style: str = ""
+    action: str = ""
+
+
+class Bar(Drawn):
+    """One line of parts from the left, and of parts from the right."""
+
+    DEFAULT_CSS = "Bar { height: 1; width: 100%; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._left: tuple[Part, ...] = ()
+        self._right: tuple[Part, ...] = ()
+
+    def show(self, left: Iterable[Part], right: Iterable[Part] = ()) -> None:
+        """Set what the bar shows; nothing is drawn if it is the same."""
+        parts = tuple(left), tuple(right)
+        if parts != (self._left, self._right):
+            self._left, self._right = parts
+            self.refresh()
+
+    @property
+    def plain(self) -> str:
+        """What it says, without styles."""
+        return "".join(part.text for part in (*self._left, *self._right))
+
+    def _laid(self) -> Sequence[Part]:
+        """The parts with the blank between left and right; the left gives way where both do not fit."""
+        width = self.size.width
+        right = list(self._right)
+        room = width - sum(cell_len(part.text) for part in right)
+        while right and room < width // 3:
+            room += cell_len(right.pop(0).text)
+        left: list[Part] = []
+        for part in self._left:
+            length = cell_len(part.text)
+            if length > room:
+                left.append(
+                    part._replace(text=fit(part.text, room, ellipsis="~" if self.ascii_only else "…"))
+                )
+                room = 0
+                break
+            left.append(part)
+            room -= length
+        return [*left, Part(" " * room), *right]
+
+    def render_line(self, y: int) -> Strip:
+        base = self.rich_style
+        palette = self.grid.palette
+        if y:
+            return Strip.blank(self.size.width, base)
+        segments = [
+            Segment(part.text, base + palette.style(part.style) if part.style else base)
+            for part in self._laid()
+        ]
+        return Strip(segments).adjust_cell_length(self.size.width, base)
+
+    async def on_click(self, event: events.Click) -> None:
+        at = 0
+        for part in self._laid():
+            at += cell_len(part.text)
+            if event.x < at:
+                if part.action:
+                    event.stop()
+                    await self.act(part.action)
+                return
+
+    async def act(self, action: str) -> None:
+        """Run the action of a clicked part."""
+        await self.app.run_action(action, self.screen)
+
+
+class KeyBar(Bar):
+    """The keys that work where the focus is, most particular first: made from the bindings in force."""
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.call_after_refresh(self.update))
+        self.update()
+
+    def update(self) -> None:
+        """Read the bindings again."""
+        if not self.is_attached or self.screen is not self.app.screen:
+            return
+        parts: list[Part] = []
+        seen: set[str] = set()
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.show or not binding.description or binding.action in seen or not active.enabled:
+                continue
+            seen.add(binding.action)
+            key = self.app.get_key_display(binding)
+            if self.ascii_only:
+                key = {"⏎": "enter"}.get(key, key)
+            parts += [Part(f" {key}", "primary strong", binding.action), Part(f" {binding.description} ", "")]
+        self.show(parts)
+
+    async def act(self, action: str) -> None:
+        """Run the action where its binding is."""
+        for active in self.screen.active_bindings.values():
+            if active.binding.action == action:
+                await self.app.run_action(action, active.node)
+                return
