@@ -755,10 +755,14 @@ def _refusal(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError) 
     """Turn a decoder's complaint into the field's path and a sentence."""
     if isinstance(error, msgspec.ValidationError):
         text, _, path = str(error).partition(" - at `")
-        field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
+        # The key of a mapping is told as "key` in `$.env".
+        field = path.rstrip("`").removeprefix("key` in `").removeprefix("$").removeprefix(".")
         if "unknown field `" in text or "missing required field `" in text:
             name = text.split("`")[1]
-            field = name if field == "body" else f"{field}.{name}"
+            field = f"{field}.{name}" if field else name
+        if not field and ", got `" in text:
+            return BadRequest(f"This is not what is taken here: {text}.", "Send what the README names.")
+        field = field or "body"
         return InvalidField(
             f"{field}: {text}.", "See the API section of the README for what is allowed.", field=field
         )

@@ -25,9 +25,9 @@ BAD_JOBS = [
     (b"[" * 100_000, 400, None),
     (b'{"code": "x", "cpus": NaN}', 400, None),
     (b'{"code": "x", "timeout_s": ' + b"9" * 5000 + b"}", 422, "timeout_s"),
-    (b"[]", 422, "body"),
-    (b"null", 422, "body"),
-    (b'"text"', 422, "body"),
+    (b"[]", 400, None),
+    (b"null", 400, None),
+    (b'"text"', 400, None),
     (b"{}", 422, "code"),
     (b'{"code": "\\ud800"}', 400, None),
     (job(code=1), 422, "code"),
@@ -49,7 +49,7 @@ BAD_JOBS = [
     (job(name="a\x00b"), 422, "name"),
     (job(name="a\nb"), 422, "name"),
     (job(name="x" * 201), 422, "name"),
-    (job(args=["a\x00"]), 422, "args[...]"),
+    (job(args=["a\x00"]), 422, "args[0]"),
     (job(args="text"), 422, "args"),
     (job(env={"A-B": "x"}), 422, "env"),
     (job(env={"A": 1}), 422, "env[...]"),
@@ -57,8 +57,8 @@ BAD_JOBS = [
     (job(python="2.7"), 422, "python"),
     (job(runtime="../x"), 422, "runtime"),
     (job(language="cobol"), 422, "language"),
-    (job(user_id="somebody"), 422, "user_id"),
-    (job(user_id=99), 422, "user_id"),
+    (job(user_id="somebody"), 403, None),
+    (job(user_id=99), 403, None),
     *[
         (job(**{field: 1}), 422, field)
         for field in (
@@ -95,7 +95,7 @@ async def test_a_bad_job_in_a_batch_is_named_and_none_is_accepted(grid):
     ann = await grid.person("ann")
     answer = await ann.post("/jobs/batch", {"jobs": [OK, {**OK, "gpus": -1}]})
     assert answer.status == 422
-    assert answer.error["details"]["field"] == "jobs[...].gpus"
+    assert answer.error["details"]["field"] == "jobs[1].gpus"
     assert (await ann.post("/jobs/batch", {"jobs": []})).status == 422
     assert (await ann.post("/jobs/batch", {"jobs": [OK] * 1001})).status == 422
     assert (await ann.get("/jobs")).json["jobs"] == []
@@ -259,7 +259,8 @@ async def raw(grid, sent: bytes) -> bytes:
 async def test_what_is_no_http_gets_the_same_shape(grid, sent):
     answer = await raw(grid, sent)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400"), answer[:200]
+    assert b" 400 " in head.split(b"\r\n")[0], answer[:200]
+    assert b"aiohttp" not in head
     assert json.loads(body)["error"]["code"] == "bad_request"
     assert (await grid.stranger.get("/health")).status == 200
 

@@ -72,7 +72,7 @@ async def test_entries_go_by_pages_newest_first(grid):
     assert seen == [[-4, -3], [-2, -1], [100_000_000]]
 
 
-async def test_an_admin_sees_that_all_adds_up_and_takes_a_copy(grid, tmp_path):
+async def test_an_admin_sees_that_all_adds_up_and_takes_a_copy(grid, tmp_path, until):
     ann = await grid.person("ann")
     await ann.submit()
     assert [user["username"] for user in (await grid.admin.get("/users")).json["users"]] == ["admin", "ann"]
@@ -83,6 +83,7 @@ async def test_an_admin_sees_that_all_adds_up_and_takes_a_copy(grid, tmp_path):
     copy.write_bytes(answer.content)
     with sqlite3.connect(copy) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT count(*) FROM job").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
     database.close()
-    assert not list(grid.settings.db_path.parent.glob(".backup-*"))
+    folder = grid.settings.db_path.parent
+    await until(lambda: not list(folder.glob(".backup-*")), "the backup's folder to be removed")

@@ -138,7 +138,7 @@ async def test_metrics_are_for_this_machine_and_for_admins(grid):
     answer = await grid.stranger.get("/metrics")
     assert answer.status == 200
     text = answer.content.decode()
-    for line in ("gridx_http_request_seconds_bucket", "gridx_loop_lag_seconds", "gridx_queued 1.0"):
+    for line in ("gridx_http_request_seconds_bucket", "gridx_loop_lag_seconds", "gridx_jobs_queued 1.0"):
         assert line in text
     proxied = {"X-Forwarded-For": "10.0.0.1"}
     assert (await grid.stranger.get("/metrics", headers=proxied)).status == 401

@@ -12,12 +12,12 @@ import os
 import socket
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 
 from gridx.errors import BadRequest, SetupError
-from gridx.services.coordinator.api.errors import error_response, internal
+from gridx.services.coordinator.api.errors import SERVER, error_response, internal
 
 IDLE_S: Final = 12.0
 """A connection that sends no whole request for so long is closed."""
@@ -107,6 +107,7 @@ class _Connection(web.RequestHandler):
             raise exc
         else:
             response = internal(request.method, "-")
+        response.headers[hdrs.SERVER] = SERVER
         response.force_close()
         return response
 

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 Stats = Callable[[], Mapping[str, float]]
@@ -24,9 +24,10 @@ class _Numbers(Collector):
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         for name, value in sorted(self._stats().items()):
-            yield GaugeMetricFamily(f"gridx_{name}", name.replace("_", " "), value=float(value))
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield kind(f"gridx_{name}", name.replace("_", " ").capitalize(), value=float(value))
 
 
 class Metrics:
@@ -48,6 +49,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._held = Gauge(
+            "gridx_credits_held_microcredits",
+            "Set aside for jobs that have not ended",
+            registry=self._registry,
+        )
+
     def watch(self, stats: Stats) -> None:
         """Take in numbers under their names, asked for at each reading."""
         self._registry.register(_Numbers(stats))
@@ -56,8 +63,9 @@ class Metrics:
         """Count an answered request."""
         self._requests.labels(method, route, str(status)).observe(seconds)
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+    def text(self, credits_held: int) -> bytes:
+        """Everything in Prometheus' text format; what is held is in microcredits."""
+        self._held.set(credits_held)
         return generate_latest(self._registry)
 
     async def run(self) -> None:

@@ -83,7 +83,7 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
 
 
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "gridx"
+    response.headers[hdrs.SERVER] = errors.SERVER
     if response.status != 101:
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -19,6 +19,7 @@ from gridx.services.coordinator.metrics import Metrics
 log = logging.getLogger("gridx.coordinator")
 
 SIGN_IN: Final = 'Basic realm="Grid-X", charset="UTF-8"'
+SERVER: Final = "gridx"
 CLIENT_GONE: Final = 499
 """For the metrics; nobody reads this answer."""
 

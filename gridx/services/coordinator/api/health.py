@@ -24,7 +24,8 @@ async def metrics(parts: Parts, request: web.Request) -> web.Response:
         caller = await authenticate(parts.accounts, request)
         if not caller.admin:
             raise Forbidden("Only an administrator may read this.", "Sign in as one.")
-    return web.Response(body=parts.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    held = sum(balance.held for balance in await parts.store.balances())
+    return web.Response(body=parts.metrics.text(held), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
 def _from_this_machine(request: web.Request) -> bool:
