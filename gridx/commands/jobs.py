@@ -18,6 +18,18 @@ from gridx.messages import Job, JobState, Receipt
 if TYPE_CHECKING:
     from gridx.client import Client
 
+SENTENCES: Final = {
+    JobState.QUEUED: "is queued",
+    JobState.ASSIGNED: "is assigned to a worker",
+    JobState.RUNNING: "is running",
+    JobState.CANCELLING: "is being cancelled",
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.TIMED_OUT: "ran out of time",
+    JobState.OUT_OF_MEMORY: "ran out of memory",
+    JobState.CANCELLED: "was cancelled",
+    JobState.LOST: "was lost",
+}
 STATES: Final = tuple(state.value for state in JobState)
 
 
@@ -233,7 +245,7 @@ def describe(job: Job) -> str:
     """A job in a line, safe to print."""
     name = f" ({job.name})" if job.name else ""
     reason = f": {job.reason}" if job.reason else ""
-    return printing.one_line(f"Job {job.id}{name} is {printing.state_words(job)}{reason}")
+    return printing.one_line(f"Job {job.id}{name} {SENTENCES[job.state]}{reason}")
 
 
 COMMANDS: Final = (jobs, show, output, wait, cancel, retry)

@@ -200,8 +200,9 @@ def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
     """
 
     async def main() -> int:
+        job = _Run(spec, raw=raw)
         async with _grid(place, local) as grid:
-            return await _Run(grid, spec, raw=raw).to_its_end()
+            return await job.to_its_end(grid)
 
     try:
         return asyncio.run(main())
@@ -229,32 +230,30 @@ async def _grid(place: Place, local: bool) -> AsyncIterator[Client]:
 class _Run:
     """One job from submit to its end, with its output; a signal cancels it, a second one leaves at once."""
 
-    def __init__(self, grid: Client, spec: JobSpec, *, raw: bool) -> None:
-        self._grid = grid
+    def __init__(self, spec: JobSpec, *, raw: bool) -> None:
+        self._grid: Client | None = None
         self._spec = spec
         self._raw = raw
         self._job: Job | None = None
         self._signals = 0
         self._cancelling: asyncio.Task[Job] | None = None
         self._task = asyncio.current_task()
-
-    async def to_its_end(self) -> int:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C leaves at once
             loop.add_signal_handler(signal.SIGINT, self._signalled)
             loop.add_signal_handler(signal.SIGTERM, self._signalled)
-        self._job = await self._grid.submit(self._spec)
+
+    async def to_its_end(self, grid: Client) -> int:
+        self._grid = grid
+        self._job = await grid.submit(self._spec)
         if self._signals:
             self._cancel()
-        explaining = asyncio.create_task(self._explain(self._job.id), name="explain")
+        explaining = asyncio.create_task(_explain(grid, self._job.id), name="explain")
         try:
             await asyncio.gather(
-                *(
-                    streaming.follow(self._grid, self._job.id, each, raw=self._raw)
-                    for each in ("stdout", "stderr")
-                )
+                *(streaming.follow(grid, self._job.id, each, raw=self._raw) for each in ("stdout", "stderr"))
             )
-            job = await self._grid.wait(self._job.id)
+            job = await grid.wait(self._job.id)
         finally:
             explaining.cancel()
             await asyncio.gather(explaining, return_exceptions=True)
@@ -264,27 +263,28 @@ class _Run:
 
     def _signalled(self) -> None:
         self._signals += 1
-        if self._signals > 1 and self._task is not None:
+        if (self._signals > 1 or self._grid is None) and self._task is not None:
             self._task.cancel()
         elif self._job is not None:
             self._cancel()
 
     def _cancel(self) -> None:
-        assert self._job is not None
+        assert self._grid is not None and self._job is not None
         printing.note(f"Cancelling job {self._job.id}; once more leaves at once.")
         self._cancelling = asyncio.create_task(self._grid.cancel(self._job.id), name="cancel")
 
-    async def _explain(self, job_id: int) -> None:
-        """Say why the job waits, once for each reason."""
-        told = ""
-        while True:
-            await asyncio.sleep(EXPLAIN_AFTER_S)
-            job = await self._grid.job(job_id)
-            if job.state is not JobState.QUEUED:
-                return
-            if job.reason and job.reason != told:
-                told = job.reason
-                printing.note(f"Job {job_id} waits: {told}")
+
+async def _explain(grid: Client, job_id: int) -> None:
+    """Say why the job waits, once for each reason."""
+    told = ""
+    while True:
+        await asyncio.sleep(EXPLAIN_AFTER_S)
+        job = await grid.job(job_id)
+        if job.state is not JobState.QUEUED:
+            return
+        if job.reason and job.reason != told:
+            told = job.reason
+            printing.note(f"Job {job_id} waits: {told}")
 
 
 def _exit_code(job: Job) -> int:

@@ -56,13 +56,23 @@ async def listing(grid: Client, as_json: bool) -> int:
         [_row(worker) for worker in fleet],
         right=("ID", "CORES FREE", "MEMORY FREE", "GPUS FREE", "JOBS"),
     )
+    for warning, names in _warnings(fleet).items():
+        printing.note(f"{', '.join(names)}: {warning}")
     return EXIT_OK
+
+
+def _warnings(fleet: list[Worker]) -> dict[str, list[str]]:
+    """What the machines warn of, and which of them do."""
+    found: dict[str, list[str]] = {}
+    for worker in fleet:
+        for warning in worker.offer.warnings if worker.offer and worker.state != "offline" else ():
+            found.setdefault(warning, []).append(worker.name)
+    return found
 
 
 def _row(worker: Worker) -> tuple[str, ...]:
     offer = worker.offer
     seen = worker.last_seen_s
-    notes = [worker.state_reason, *(offer.warnings if offer else ())]
     if offer is None:
         capacity = ("", "", "", "")
     else:
@@ -82,7 +92,7 @@ def _row(worker: Worker) -> tuple[str, ...]:
         str(len(worker.jobs)),
         capacity[3],
         "" if seen is None else f"{printing.seconds(seen)} ago",
-        "; ".join(note for note in notes if note),
+        worker.state_reason,
     )
 
 
