@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Literal
 
 from textual.app import App, SystemCommand
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.theme import Theme
@@ -257,6 +257,14 @@ class GridApp(App[None]):
     def action_next_theme(self) -> None:
         """Change between dark and light."""
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def get_key_display(self, binding: Binding) -> str:
+        """A key as people write it: F5, Esc, Enter, ^O."""
+        key = binding.key_display or super().get_key_display(binding)
+        if self.ascii_only:
+            key = {"⏎": "Enter", "↑": "Up", "↓": "Down", "←": "Left", "→": "Right"}.get(key, key)
+        key = {"esc": "Esc", "space": "Space", "tab": "Tab"}.get(key, key)
+        return key.upper() if len(key) < 4 and (key[:1] in "f^") and len(key) > 1 else key
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers besides the commands of the place."""

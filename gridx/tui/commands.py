@@ -78,7 +78,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("desk", "zoom", "z", "zoom", "Zoom", "Give the pane the whole screen, and back.", True),
     Command("desk", "output", "l", "output", "Output", "Go to the output of the chosen job.", True),
     Command("desk", "freeze", "p", "freeze", "Pause", "Stop the screen from changing, and go on."),
-    Command("desk", "back", "escape", "back", "Back", "Leave a field, a filter or the zoom."),
+    Command("desk", "back", "escape", "back", "Leave", "Leave a field, a filter or the zoom.", True),
     # Lists.
     Command("table", "up", "up,k", "move(-1)", "Up", "Go up a line."),
     Command("table", "down", "down,j", "move(1)", "Down", "Go down a line."),

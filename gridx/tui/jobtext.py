@@ -13,7 +13,7 @@ from gridx.tui import describe, figures
 from gridx.tui.look import ATTEMPT_LOOKS, JOB_LOOKS, Look
 
 Said = str | tuple[str, str]
-LABEL = 11
+LABEL = 12
 
 
 def whole(job: Job, receipt: Receipt | None, now: datetime, *, ascii_only: bool) -> Content:
@@ -27,7 +27,7 @@ def whole(job: Job, receipt: Receipt | None, now: datetime, *, ascii_only: bool)
 
 
 def _row(label: str, *value: Said) -> list[Said]:
-    return [(f"{label:<{LABEL}}", "$text-muted"), *value, "\n"]
+    return [(f"{label:<{LABEL}}", "$foreground 62%"), *value, "\n"]
 
 
 def _heading(text: str) -> list[Said]:
@@ -36,7 +36,7 @@ def _heading(text: str) -> list[Said]:
 
 def _state(look: Look, ascii_only: bool) -> tuple[str, str]:
     name = look.style.split()[0]
-    return look.text(ascii_only=ascii_only), "$text-muted" if name == "muted" else f"bold ${name}"
+    return look.text(ascii_only=ascii_only), "$foreground 62%" if name == "muted" else f"bold ${name}"
 
 
 def _facts(job: Job, now: datetime) -> list[Said]:
@@ -85,8 +85,8 @@ def _timeline(job: Job, now: datetime, ascii_only: bool) -> list[Said]:
 def _moment(at: datetime, since: datetime, *what: Said) -> list[Said]:
     later = (at - since).total_seconds()
     return [
-        (f"{at.astimezone():%H:%M:%S} ", "$text-muted"),
-        (f"{'+' + figures.span(later) if later >= 0.05 else '':>8} ", "$text-muted"),
+        (f"{at.astimezone():%H:%M:%S} ", "$foreground 62%"),
+        (f"{'+' + figures.span(later) if later >= 0.05 else '':>8} ", "$foreground 62%"),
         *what,
         "\n",
     ]
@@ -103,7 +103,7 @@ def _attempt(job: Job, attempt: Attempt, ascii_only: bool) -> list[Said]:
         look = _state(ATTEMPT_LOOKS[attempt.state], ascii_only)
         parts += _moment(attempt.ended_at, job.created_at, f"attempt {attempt.number} ", look, reason)
     if attempt.gpus:
-        parts += [" " * 18, (f"GPUs {safetext.line(', '.join(attempt.gpus))}\n", "$text-muted")]
+        parts += [" " * 18, (f"GPUs {safetext.line(', '.join(attempt.gpus))}\n", "$foreground 62%")]
     return parts
 
 
@@ -128,9 +128,12 @@ def _charge(attempt: AttemptReceipt) -> list[Said]:
     )
     for line in attempt.lines:
         amount = f"{line.quantity:g} {safetext.line(line.unit)} at {format_credits(line.per_hour)} an hour"
-        parts += [" " * LABEL, (f"{line.item:<7}{amount}: {format_credits(line.amount)}\n", "$text-muted")]
+        parts += [
+            " " * LABEL,
+            (f"{line.item:<7}{amount}: {format_credits(line.amount)}\n", "$foreground 62%"),
+        ]
     if attempt.fee:
-        parts += [" " * LABEL, (f"of which fee {format_credits(attempt.fee)}\n", "$text-muted")]
+        parts += [" " * LABEL, (f"of which fee {format_credits(attempt.fee)}\n", "$foreground 62%")]
     for gpu in attempt.gpus:
-        parts += [" " * LABEL, (f"GPU {safetext.line(gpu)}\n", "$text-muted")]
+        parts += [" " * LABEL, (f"GPU {safetext.line(gpu)}\n", "$foreground 62%")]
     return parts

@@ -13,7 +13,7 @@ from gridx.tui.state import History
 from gridx.tui.widgets.bars import Part
 
 LABEL: Final = 7
-FIGURE: Final = 16
+FIGURE: Final = 20
 BUSY: Final = 0.9
 """From this part on a bar is coloured as a warning."""
 
@@ -63,7 +63,7 @@ class _Bars:
 
     def __init__(self, width: int, ascii_only: bool) -> None:
         self.ascii_only = ascii_only
-        self.figure = FIGURE + 5 if width >= 60 else FIGURE
+        self.figure = FIGURE
         left = max(0, width - LABEL - self.figure - 3)
         self.graph = left // 2 if left >= 16 else 0
         self.bar = left - self.graph

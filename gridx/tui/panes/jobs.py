@@ -82,7 +82,6 @@ class JobsPane(Pane):
         yield Static(id="job-note", markup=False)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.table.set_arrow(self.sort, down=self.down)
 
     @property
@@ -319,4 +318,4 @@ class JobsPane(Pane):
 def _color(style: str) -> str:
     """The theme's variable of a palette style."""
     name = style.split()[0]
-    return "text-muted" if name == "muted" else name
+    return "foreground 62%" if name == "muted" else name

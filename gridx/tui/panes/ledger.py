@@ -34,11 +34,11 @@ ACCOUNTS: Final = 200
 READ_DELAY_S: Final = 0.5
 DAYS: Final = 30
 ENTRIES: Final = (
-    Column("at", "when", 11),
+    Column("at", "when", 8),
     Column("kind", "kind", 8),
-    Column("amount", "credits", 11, right=True),
-    Column("job", "job", 6, rank=1, right=True),
-    Column("note", "reason", 14, rank=2, stretch=True),
+    Column("amount", "credits", 10, right=True),
+    Column("job", "job", 5, rank=1, right=True),
+    Column("note", "reason", 12, rank=2, stretch=True),
 )
 USERS: Final = (
     Column("user", "user", 12, stretch=True),
@@ -85,13 +85,12 @@ class LedgerPane(Pane):
 
     def compose(self) -> ComposeResult:
         yield Readout(id="balance")
-        yield GridTable(ENTRIES, self._cells, empty="No entries yet.", id="entries")
+        yield GridTable(ENTRIES, self._cells, empty="No entries yet.", id="entries", sticky=False)
         yield GridTable(USERS, self._user_cells, empty="No accounts.", id="accounts")
         yield Finder("filter", "words of kind, job and reason")
         yield Static(id="verdict", markup=False)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one("#accounts").display = False
         self.query_one("#verdict").display = False
 
@@ -205,7 +204,7 @@ class LedgerPane(Pane):
         today = at.date() == self.grid.clock.now().astimezone().date()
         sign = "+" if entry.amount > 0 else ""
         return (
-            Cell(at.strftime("%H:%M:%S") if today else at.strftime("%d %b %H:%M"), "muted"),
+            Cell(at.strftime("%H:%M:%S") if today else at.strftime("%d %b"), "muted"),
             Cell(entry.kind),
             Cell(f"{sign}{describe.credits_short(entry.amount)}", "success" if entry.amount > 0 else ""),
             Cell(str(entry.job_id or ""), "muted"),

@@ -18,9 +18,9 @@ from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
 HERE: Final = 0
 """Key of the machine in front of the user; workers' ids begin at 1."""
-BAR: Final = 8
+BAR: Final = 6
 COLUMNS: Final = (
-    Column("name", "machine", 10, stretch=True),
+    Column("name", "machine", 12, stretch=True),
     Column("cpu", "cpu", BAR + 5),
     Column("memory", "memory", BAR + 5),
     Column("gpu", "gpu", 5, rank=2, right=True),

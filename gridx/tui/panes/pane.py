@@ -28,6 +28,7 @@ class Pane(Vertical, Drawn):
         super().__init__(id=self.NAME, classes="pane")
         self.missed = True
         """Something changed while the pane was not on the screen."""
+        self.title()
 
     @property
     def state(self) -> GridState:
@@ -38,9 +39,6 @@ class Pane(Vertical, Drawn):
     def entry(self) -> Widget | None:
         """What gets the focus when one goes to the pane."""
         return None
-
-    def on_mount(self) -> None:
-        self.title()
 
     def title(self, about: str = "", right: str = "") -> None:
         """Set the frame's title: number, name and a few words; ``right`` stands at its lower edge."""

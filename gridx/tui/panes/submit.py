@@ -91,7 +91,6 @@ class SubmitPane(Pane):
         yield Field("sample" if name == "name" else value, placeholder=placeholder, id=f"field-{name}")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self._entitle()
         self._requote()
 
@@ -201,13 +200,16 @@ class SubmitPane(Pane):
         said: list[str | tuple[str, str]] = [
             "at most ",
             (describe.credits_short(quote.hold), "bold"),
-            f" credits, {describe.credits_short(quote.per_hour)} an hour; you have ",
+            " of your ",
             (describe.credits_short(quote.balance), "bold"),
+            " credits",
         ]
         if quote.shortfall:
             said.append((f"\n{format_credits(quote.shortfall)} credits are missing", "$error"))
-        elif quote.waits_because:
-            said.append((f"\nit would wait: {safetext.line(quote.waits_because)}", "$text-muted"))
+        elif not quote.waits_because:
+            said.append((f"\n{describe.credits_short(quote.per_hour)} an hour", "$foreground 62%"))
+        else:
+            said.append((f"\nit would wait: {safetext.line(quote.waits_because)}", "$foreground 62%"))
         price.update(Content.assemble(*said))
 
     def _problem(self, error: GridError) -> None:

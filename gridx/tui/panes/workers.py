@@ -65,7 +65,6 @@ class WorkersPane(Pane):
         yield Static(id="worker-note", markup=False)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.table.set_arrow(self.sort, down=self.down)
 
     @property
@@ -154,11 +153,11 @@ class WorkersPane(Pane):
             said.append(
                 (
                     f"\n{offer.sandbox} sandbox{wall} · {safetext.line(runtimes) or 'no runtime'}",
-                    "$text-muted",
+                    "$foreground 62%",
                 )
             )
             said += [
-                (f"\nGPU {safetext.line(gpu.name)}, {figures.mebibytes(gpu.memory_mb)}", "$text-muted")
+                (f"\nGPU {safetext.line(gpu.name)}, {figures.mebibytes(gpu.memory_mb)}", "$foreground 62%")
                 for gpu in offer.gpus[:4]
             ]
             said += [(f"\n! {safetext.line(warning)}", "$warning") for warning in offer.warnings[:3]]

@@ -297,6 +297,7 @@ class Dashboard(Screen[None], Drawn):
         """Give the pane with the focus everything, or put all back."""
         self.zoomed = not self.zoomed
         self._arrange()
+        self.refresh_bindings()
 
     def action_output(self) -> None:
         """Go to the output of the chosen job."""
@@ -307,12 +308,24 @@ class Dashboard(Screen[None], Drawn):
         self.grid.freeze(not self.grid.frozen)
         self._header()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is nothing to leave unless one is in something."""
+        if action == "back":
+            finder = self._finder()
+            return isinstance(self.focused, Editor | Field) or self.zoomed or bool(finder and finder.opened)
+        return True
+
+    def _finder(self) -> Finder | None:
+        """The search or filter field of the pane one is in."""
+        pane = self._pane_of(self.focused)
+        return next(iter(pane.query(Finder)), None) if pane is not None else None
+
     def action_back(self) -> None:
         """Out of a field; then out of a filter; then out of the zoom."""
         focused = self.focused
         pane = self._pane_of(focused)
         if pane is not None:
-            finder = next(iter(pane.query(Finder)), None)
+            finder = self._finder()
             if finder is not None and finder.opened:
                 finder.close()
                 if pane.entry is not None:

@@ -76,7 +76,7 @@ class HelpScreen(ModalScreen[None]):
             parts.append((f"\n{_HEADINGS[scope]}\n", "bold"))
             for names, text in lines:
                 parts += [(f"  {'  '.join(names):<18}", "$primary"), f" {text}\n"]
-        parts += ["\n", (ABOUT, "$text-muted")]
+        parts += ["\n", (ABOUT, "$foreground 62%")]
         return Content.assemble(*parts)
 
     def action_leave(self) -> None:

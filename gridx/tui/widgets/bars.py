@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -12,6 +12,10 @@ from textual.strip import Strip
 
 from gridx.tui.cells import fit
 from gridx.tui.widgets.drawn import Drawn
+
+
+FIRST_ACTIONS: Final = ("submit", "back")
+"""What stands first in the line of keys, wherever one is."""
 
 
 class Part(NamedTuple):
@@ -103,14 +107,12 @@ class KeyBar(Bar):
             return
         parts: list[Part] = []
         seen: set[str] = set()
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if not binding.show or not binding.description or binding.action in seen or not active.enabled:
+        shown = [active.binding for active in self.screen.active_bindings.values() if active.enabled]
+        for binding in sorted(shown, key=lambda binding: binding.action not in FIRST_ACTIONS):
+            if not binding.show or not binding.description or binding.action in seen:
                 continue
             seen.add(binding.action)
             key = self.app.get_key_display(binding)
-            if self.ascii_only:
-                key = {"⏎": "enter"}.get(key, key)
             parts += [Part(f" {key}", "primary strong", binding.action), Part(f" {binding.description} ", "")]
         self.show(parts)
 

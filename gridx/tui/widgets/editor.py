@@ -94,8 +94,7 @@ class Editor(TextArea, Drawn):
 
     async def _on_key(self, event: events.Key) -> None:
         if event.key == "escape":
-            return  # left to the screen, which knows where to go from here
-        await super()._on_key(event)
+            event.prevent_default()  # left to the screen, which knows where to go from here
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()

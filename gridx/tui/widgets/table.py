@@ -76,6 +76,7 @@ class GridTable(ScrollView, Drawn, can_focus=True):
         columns: all columns; those that fit are shown.
         cells: gives the cells of a key, one per column; None for a key that is gone.
         empty: what is shown while there are no rows.
+        sticky: the cursor stays on its row also while it is on the first one and others come before it.
     """
 
     BINDINGS = bindings("table")
@@ -128,11 +129,13 @@ class GridTable(ScrollView, Drawn, can_focus=True):
         cells: Callable[[Key], Row | None],
         *,
         empty: str = "",
+        sticky: bool = True,
         id: str | None = None,
     ) -> None:
         super().__init__(id=id)
         self.columns = columns
         self.empty = empty
+        self.sticky = sticky
         self.keys: Sequence[Key] = ()
         self.cursor = 0
         self._cells = cells
@@ -152,7 +155,9 @@ class GridTable(ScrollView, Drawn, can_focus=True):
         before, old = self.key, self.keys
         if keys != old:
             self.keys = keys
-            if before is not None and not (self.cursor < len(keys) and keys[self.cursor] == before):
+            if not self.sticky and self.cursor == 0:
+                pass
+            elif before is not None and not (self.cursor < len(keys) and keys[self.cursor] == before):
                 try:
                     self.cursor = keys.index(before)
                 except ValueError:
