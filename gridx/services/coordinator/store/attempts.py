@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from gridx.errors import NotFound
 from gridx.messages import AttemptState, JobState
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.states import (
@@ -26,8 +29,18 @@ from gridx.services.coordinator.store.records import (
     Finished,
     JobRecord,
     NewAttempt,
+    WorkerRecord,
 )
-from gridx.services.coordinator.store.rows import SELECT_ATTEMPT, SELECT_JOB, attempt_record, job_record
+from gridx.services.coordinator.store.rows import (
+    JOB,
+    SELECT_JOB,
+    SELECT_WORKER,
+    attempt_record,
+    job_record,
+    moment,
+    select_live,
+    worker_record,
+)
 
 
 def _in(states: Iterable[StrEnum]) -> str:
@@ -35,16 +48,7 @@ def _in(states: Iterable[StrEnum]) -> str:
     return "(" + ", ".join(f"'{state.value}'" for state in sorted(states)) + ")"
 
 
-# The live attempt and its job, by the attempt's id: no row, and the event is stale.
-_LIVE = (
-    "SELECT jobs.id, jobs.state, jobs.user_id, jobs.hold, jobs.faults, jobs.max_attempts, jobs.reason,"
-    " payer.id, attempts.state, attempts.worker_id, workers.user_id, payee.id"
-    " FROM attempts JOIN jobs ON jobs.attempt_id = attempts.id AND jobs.id = attempts.job_id"
-    " JOIN workers ON workers.id = attempts.worker_id"
-    " JOIN accounts AS payer ON payer.user_id = jobs.user_id"
-    " JOIN accounts AS payee ON payee.user_id = workers.user_id"
-    f" WHERE attempts.id = ? AND attempts.state IN {_in(LIVE_ATTEMPTS)} AND jobs.state IN {_in(LIVE_JOBS)}"
-)
+_LIVE = select_live(_in(LIVE_ATTEMPTS), _in(LIVE_JOBS))
 _ASSIGN_ATTEMPT = (
     "INSERT INTO attempts (job_id, number, worker_id, state, gpus, runtime, assigned_at)"
     " SELECT id, attempts + 1, ?, 'assigned', ?, ?, ? FROM jobs WHERE id = ? AND state = 'queued'"
@@ -78,34 +82,29 @@ _QUEUE_AGAIN = (
     "UPDATE jobs SET state = 'queued', reason = '', started_at = NULL, faults = faults + ?"
     f" WHERE id = ? AND attempt_id = ? AND state IN {_in(job_sources(JobState.QUEUED))}"
 )
+_CANCEL_QUEUED = (
+    "UPDATE jobs SET state = 'cancelled', reason = ?, ended_at = ? WHERE id = ? AND state = 'queued'"
+)
+_CANCEL_LIVE = (
+    "UPDATE jobs SET state = 'cancelling', reason = ?"
+    f" WHERE id = ? AND state IN {_in(job_sources(JobState.CANCELLING))}"
+)
 
 
 class _Live(NamedTuple):
-    job_id: int
-    job_state: str
-    user_id: int
-    hold: int
-    faults: int
-    max_attempts: int
-    reason: str
+    """A live attempt, its job, and the accounts that its end moves."""
+
+    job: JobRecord
+    attempt: AttemptRecord
     payer: int
-    attempt_state: str
-    worker_id: int
-    payee_id: int
     payee: int
 
 
 def _live(db: sqlite3.Connection, attempt_id: int) -> _Live | None:
     row = db.execute(_LIVE, (attempt_id,)).fetchone()
-    return None if row is None else _Live(*row)
-
-
-def _job(db: sqlite3.Connection, job_id: int) -> JobRecord:
-    return job_record(db.execute(f"{SELECT_JOB} jobs.id = ?", (job_id,)).fetchone())
-
-
-def _attempt(db: sqlite3.Connection, attempt_id: int) -> AttemptRecord:
-    return attempt_record(db.execute(f"{SELECT_ATTEMPT} attempts.id = ?", (attempt_id,)).fetchone())
+    if row is None:
+        return None
+    return _Live(job_record(row), attempt_record(row[len(JOB) :]), row[-2], row[-1])
 
 
 def _one(rowcount: int, what: str) -> None:
@@ -115,20 +114,68 @@ def _one(rowcount: int, what: str) -> None:
 
 
 def assign(db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
-    """Begin an attempt for each job that is still queued."""
+    """Begin an attempt for each job that is still queued.
+
+    Raises:
+        NotFound: no such worker.
+    """
+    workers: dict[int, WorkerRecord] = {}
+    waiting: Counter[int] = Counter()
     placed: list[AttemptRecord | None] = []
     for new in placements:
-        cursor = db.execute(
-            _ASSIGN_ATTEMPT, (new.worker_id, json.dumps(new.gpus), new.runtime, now, new.job_id)
-        )
+        if new.worker_id not in workers:
+            workers[new.worker_id] = _worker(db, new.worker_id)
+        gpus = json.dumps(new.gpus)
+        cursor = db.execute(_ASSIGN_ATTEMPT, (new.worker_id, gpus, new.runtime, now, new.job_id))
         if cursor.rowcount != 1:
             placed.append(None)
             continue
         attempt_id = cursor.lastrowid
         assert attempt_id is not None
         _one(db.execute(_ASSIGN_JOB, (attempt_id, new.worker_id, new.job_id)).rowcount, "assign")
-        placed.append(_attempt(db, attempt_id))
+        number, account = db.execute(
+            "SELECT jobs.attempts, accounts.id FROM jobs JOIN accounts ON accounts.user_id = jobs.user_id"
+            " WHERE jobs.id = ?",
+            (new.job_id,),
+        ).fetchone()
+        waiting[account] -= 1
+        placed.append(_assigned(attempt_id, number, new, workers[new.worker_id], now))
+    postings.post(db, now, [], {account: postings.Counters(waiting=n) for account, n in waiting.items()})
     return placed
+
+
+def _worker(db: sqlite3.Connection, worker_id: int) -> WorkerRecord:
+    row = db.execute(f"{SELECT_WORKER} workers.id = ?", (worker_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no worker {worker_id}.", "gridx workers lists them.")
+    return worker_record(row)
+
+
+def _assigned(attempt_id: int, number: int, new: NewAttempt, worker: WorkerRecord, now: int) -> AttemptRecord:
+    """The row just written, without reading it again."""
+    return AttemptRecord(
+        id=attempt_id,
+        job_id=new.job_id,
+        number=number,
+        worker_id=worker.id,
+        worker_name=worker.name,
+        worker_owner=worker.owner,
+        worker_user_id=worker.user_id,
+        state=AttemptState.ASSIGNED,
+        gpus=new.gpus,
+        runtime=new.runtime,
+        assigned_at=moment(now),
+        started_at=None,
+        ended_at=None,
+        started_mono_ms=None,
+        boot_id="",
+        reason="",
+        charged_ms=0,
+        charge=0,
+        fee=0,
+        stdout_bytes=0,
+        stderr_bytes=0,
+    )
 
 
 def start(
@@ -136,11 +183,13 @@ def start(
 ) -> JobRecord | None:
     """The program runs. None: not the current attempt, or it had started already."""
     live = _live(db, attempt_id)
-    if live is None or live.attempt_state != AttemptState.ASSIGNED:
+    if live is None or live.attempt.state is not AttemptState.ASSIGNED:
         return None
+    job = live.job
     _one(db.execute(_START_ATTEMPT, (now, mono_ms, boot_id, runtime, attempt_id)).rowcount, "start")
-    _one(db.execute(_START_JOB, (now, live.job_id, attempt_id)).rowcount, "start of the job")
-    return _job(db, live.job_id)
+    _one(db.execute(_START_JOB, (now, job.id, attempt_id)).rowcount, "start of the job")
+    state = JobState.RUNNING if job.state is JobState.ASSIGNED else job.state
+    return replace(job, state=state, started_at=moment(now))
 
 
 def finish(db: sqlite3.Connection, now: int, attempt_id: int, end: End) -> Finished | None:
@@ -154,15 +203,15 @@ def finish(db: sqlite3.Connection, now: int, attempt_id: int, end: End) -> Finis
     live = _live(db, attempt_id)
     if live is None:
         return None
-    if not 0 <= end.fee <= end.charge <= live.hold:
-        raise ValueError(f"charge {end.charge} with fee {end.fee} does not fit the hold {live.hold}")
-    _end_attempt(db, now, attempt_id, end, fault=False)
-    _end_job(db, now, live, attempt_id, end, fault=False)
+    if not 0 <= end.fee <= end.charge <= live.job.hold:
+        raise ValueError(f"charge {end.charge} with fee {end.fee} does not fit the hold {live.job.hold}")
+    attempt = _end_attempt(db, now, live, end, fault=False)
+    job = _end_job(db, now, live, end, fault=False)
     if end.charge:
         db.execute(
-            "UPDATE workers SET earned = earned + ? WHERE id = ?", (end.charge - end.fee, live.worker_id)
+            "UPDATE workers SET earned = earned + ? WHERE id = ?", (end.charge - end.fee, attempt.worker_id)
         )
-    return Finished(_job(db, live.job_id), _attempt(db, attempt_id), live.user_id, live.payee_id)
+    return Finished(job, attempt, job.user_id, attempt.worker_user_id)
 
 
 def requeue(
@@ -178,107 +227,116 @@ def requeue(
     live = _live(db, attempt_id)
     if live is None:
         return None
-    target = after_fault(JobState(live.job_state), live.faults + fault, live.max_attempts)
-    end = End(job_state=target, attempt_state=state, reason=reason)
-    _end_attempt(db, now, attempt_id, end, fault)
+    job = live.job
+    target = after_fault(job.state, job.faults + fault, job.max_attempts)
+    _end_attempt(db, now, live, End(target, state, reason), fault)
     if target is JobState.QUEUED:
-        _one(db.execute(_QUEUE_AGAIN, (fault, live.job_id, attempt_id)).rowcount, "requeue")
+        _one(db.execute(_QUEUE_AGAIN, (fault, job.id, attempt_id)).rowcount, "requeue")
+        postings.post(db, now, [], {live.payer: postings.Counters(waiting=1)})
+        return replace(
+            job,
+            state=target,
+            reason="",
+            started_at=None,
+            faults=job.faults + fault,
+            current_attempt_id=None,
+        )
+    if target is JobState.LOST:
+        times = "once" if job.max_attempts == 1 else f"{job.max_attempts} times"
+        reason = f"Tried {times}, and each time the machine failed. The last: {reason or state.value}"
     else:
-        if target is JobState.LOST:
-            times = "once" if live.max_attempts == 1 else f"{live.max_attempts} times"
-            reason = f"Tried {times}, and each time the machine failed. The last: {reason or state.value}"
-        else:
-            reason = ""
-        _end_job(db, now, live, attempt_id, End(target, state, reason), fault)
-    return _job(db, live.job_id)
+        reason = job.reason
+    return _end_job(db, now, live, End(target, state, reason), fault)
 
 
 def cancel(db: sqlite3.Connection, now: int, job_id: int, reason: str) -> JobRecord | None:
     """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
-    if db.execute(
-        "UPDATE jobs SET state = 'cancelled', reason = ?, ended_at = ? WHERE id = ? AND state = 'queued'",
-        (reason, now, job_id),
-    ).rowcount:
-        hold, account = db.execute(
+    if db.execute(_CANCEL_QUEUED, (reason, now, job_id)).rowcount:
+        hold, payer = db.execute(
             "SELECT jobs.hold, accounts.id FROM jobs JOIN accounts ON accounts.user_id = jobs.user_id"
             " WHERE jobs.id = ?",
             (job_id,),
         ).fetchone()
-        _settle(db, now, job_id, None, account, account, hold, 0, 0)
-        return _job(db, job_id)
-    db.execute(
-        f"UPDATE jobs SET state = 'cancelling', reason = ? WHERE id = ?"
-        f" AND state IN {_in(job_sources(JobState.CANCELLING))}",
-        (reason, job_id),
-    )
+        postings.post(db, now, [_release(payer, hold, job_id)], {payer: postings.Counters(-hold, waiting=-1)})
+    else:
+        db.execute(_CANCEL_LIVE, (reason, job_id))
     row = db.execute(f"{SELECT_JOB} jobs.id = ?", (job_id,)).fetchone()
     return None if row is None else job_record(row)
 
 
-def _end_attempt(db: sqlite3.Connection, now: int, attempt_id: int, end: End, fault: bool) -> None:
+def _end_attempt(db: sqlite3.Connection, now: int, live: _Live, end: End, fault: bool) -> AttemptRecord:
+    state = end.attempt_state
     changed = db.execute(
-        _END_ATTEMPT[end.attempt_state],
+        _END_ATTEMPT[state],
         (
-            end.attempt_state.value,
+            state.value,
             now,
             end.reason,
             fault,
             end.charged_ms,
             end.charge,
             end.fee,
-            attempt_id,
+            live.attempt.id,
         ),
     ).rowcount
     _one(changed, "end of the attempt")
+    return replace(
+        live.attempt,
+        state=state,
+        ended_at=moment(now),
+        reason=end.reason,
+        charged_ms=end.charged_ms,
+        charge=end.charge,
+        fee=end.fee,
+    )
 
 
-def _end_job(db: sqlite3.Connection, now: int, live: _Live, attempt_id: int, end: End, fault: bool) -> None:
-    """The job's last step and its money, in one."""
+def _end_job(db: sqlite3.Connection, now: int, live: _Live, end: End, fault: bool) -> JobRecord:
+    """The job's last step and its money, in one: the charge to the worker's owner, the rest back."""
+    job, payer, payee = live.job, live.payer, live.payee
+    reason = end.reason or (job.reason if job.state is JobState.CANCELLING else "")
     changed = db.execute(
         _END_JOB[end.job_state],
         (
             end.job_state.value,
             now,
-            end.reason or (live.reason if live.job_state == JobState.CANCELLING else ""),
+            reason,
             fault,
             end.charge,
             end.exit_code,
             end.signal,
             end.peak_memory_bytes,
-            live.job_id,
-            attempt_id,
+            job.id,
+            live.attempt.id,
         ),
     ).rowcount
     _one(changed, "end of the job")
-    _settle(db, now, live.job_id, attempt_id, live.payer, live.payee, live.hold, end.charge, end.fee)
-
-
-def _settle(
-    db: sqlite3.Connection,
-    now: int,
-    job_id: int,
-    attempt_id: int | None,
-    payer: int,
-    payee: int,
-    hold: int,
-    charge: int,
-    fee: int,
-) -> None:
-    """Empty the job's hold: the charge to the worker's owner and the treasury, the rest back."""
-    counters = {payer: postings.Counters(held=-hold, spent=charge)}
-    before = counters.get(payee, postings.Counters())
-    counters[payee] = before._replace(earned=charge - fee)
+    paid = ledger.settle_postings(postings.ESCROW, payee, postings.TREASURY, end.charge, end.fee)
+    counters = {payer: postings.Counters(held=-job.hold, spent=end.charge)}
+    # Payer and payee are one where a job ran on its owner's own worker.
+    counters[payee] = counters.get(payee, postings.Counters())._replace(earned=end.charge - end.fee)
     postings.post(
         db,
         now,
         [
-            postings.Entry(
-                "settle",
-                ledger.settle_postings(postings.ESCROW, payee, postings.TREASURY, charge, fee),
-                job_id,
-                attempt_id,
-            ),
-            postings.Entry("release", ledger.release_postings(postings.ESCROW, payer, hold - charge), job_id),
+            postings.Entry("settle", paid, job.id, live.attempt.id),
+            _release(payer, job.hold - end.charge, job.id),
         ],
         counters,
     )
+    return replace(
+        job,
+        state=end.job_state,
+        reason=reason,
+        ended_at=moment(now),
+        faults=job.faults + fault,
+        charge=end.charge,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        peak_memory_bytes=end.peak_memory_bytes,
+        current_attempt_id=None,
+    )
+
+
+def _release(payer: int, amount: int, job_id: int) -> postings.Entry:
+    return postings.Entry("release", ledger.release_postings(postings.ESCROW, payer, amount), job_id)

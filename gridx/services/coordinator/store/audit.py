@@ -123,6 +123,13 @@ CHECKS: Final = (
         ),
     ),
     Check(
+        "waiting",
+        f"SELECT {_NAME}, waiting, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT user_id AS owner,"
+        " count(*) AS total FROM jobs WHERE state = 'queued' GROUP BY user_id) ON owner = accounts.user_id"
+        " WHERE waiting <> coalesce(total, 0)",
+        lambda name, waiting, total: f"The account {name} says that {waiting} jobs wait; {total} do.",
+    ),
+    Check(
         "earned",
         f"SELECT {_NAME}, earned, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT account_id,"
         " sum(amount) AS total FROM postings JOIN transactions ON transactions.id = transaction_id"

@@ -174,6 +174,7 @@ class Account(Model):
     held = fields.BigIntField(default=0)
     earned = fields.BigIntField(default=0)
     spent = fields.BigIntField(default=0)
+    waiting = fields.BigIntField(default=0)
 
     class Meta:
         table = "accounts"

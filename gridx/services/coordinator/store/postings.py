@@ -38,16 +38,11 @@ class Counters(NamedTuple):
     held: int = 0
     earned: int = 0
     spent: int = 0
+    waiting: int = 0
 
 
 class Overdrawn(Exception):
     """An account would fall below zero."""
-
-
-def next_id(db: sqlite3.Connection, table: str) -> int:
-    """The id that the next row of a table gets; ids are never used again."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
-    return row[0] + 1 if row else 1
 
 
 def post(
@@ -55,44 +50,43 @@ def post(
     at: int,
     entries: Sequence[Entry],
     counters: Mapping[int, Counters] | None = None,
-) -> int | None:
-    """Write transactions and move the balances; returns the id of the last transaction.
+) -> int:
+    """Write transactions and move the balances; returns the id of the last transaction there is.
 
     Raises:
         Overdrawn: an account has too little; the caller's savepoint is rolled back.
         ValueError: postings that do not sum to zero.
     """
-    entries = [entry for entry in entries if entry.postings]
     moved: dict[int, int] = defaultdict(int)
     transactions = []
     postings = []
-    transaction_id = next_id(db, "transactions") - 1 if entries else None
-    for entry in entries:
+    last_id = int(db.execute("SELECT coalesce(max(id), 0) FROM transactions").fetchone()[0]) if entries else 0
+    written = [entry for entry in entries if entry.postings]
+    for transaction_id, entry in enumerate(written, last_id + 1):
         if sum(amount for _, amount in entry.postings) != 0:
             raise ValueError(f"the postings of a {entry.kind} do not sum to zero: {entry.postings}")
-        assert transaction_id is not None
-        transaction_id += 1
         transactions.append((transaction_id, entry.kind, entry.job_id, entry.attempt_id, entry.note, at))
         for account, amount in entry.postings:
             postings.append((transaction_id, account, amount))
             moved[account] += amount
-    db.executemany(
-        "INSERT INTO transactions (id, kind, job_id, attempt_id, note, at) VALUES (?, ?, ?, ?, ?, ?)",
-        transactions,
-    )
-    db.executemany("INSERT INTO postings (transaction_id, account_id, amount) VALUES (?, ?, ?)", postings)
+    if transactions:
+        db.executemany(
+            "INSERT INTO transactions (id, kind, job_id, attempt_id, note, at) VALUES (?, ?, ?, ?, ?, ?)",
+            transactions,
+        )
+        db.executemany("INSERT INTO postings (transaction_id, account_id, amount) VALUES (?, ?, ?)", postings)
     counters = counters or {}
     for account in {**moved, **counters}:
-        amount, (held, earned, spent) = moved[account], counters.get(account, Counters())
+        amount, (held, earned, spent, waiting) = moved[account], counters.get(account, Counters())
         changed = db.execute(
             "UPDATE accounts SET balance = balance + ?1, held = held + ?2, earned = earned + ?3,"
-            " spent = spent + ?4 WHERE id = ?5"
-            " AND (balance + ?1 >= 0 OR (kind = 'mint' AND balance + ?1 >= ?6))",
-            (amount, held, earned, spent, account, -ledger.MAX_AMOUNT),
+            " spent = spent + ?4, waiting = waiting + ?5 WHERE id = ?6"
+            " AND (balance + ?1 >= 0 OR (kind = 'mint' AND balance + ?1 >= ?7))",
+            (amount, held, earned, spent, waiting, account, -ledger.MAX_AMOUNT),
         ).rowcount
         if changed != 1:
             raise Overdrawn(account)
-    return transaction_id
+    return last_id + len(written)
 
 
 def shortfall(balance: Microcredits, price: Microcredits, what: str, hint: str) -> InsufficientCredits:

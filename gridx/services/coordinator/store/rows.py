@@ -191,15 +191,6 @@ ATTEMPT: Final = (
     "stdout_bytes",
     "stderr_bytes",
 )
-SELECT_ATTEMPT: Final = select(
-    "attempts",
-    [name.replace("worker__user__username", "user__username") for name in ATTEMPT],
-    {
-        "worker": "JOIN workers AS worker ON worker.id = attempts.worker_id",
-        "user": "JOIN users AS user ON user.id = worker.user_id",
-    },
-    "WHERE ",
-)
 
 
 def attempt_record(row: Row) -> AttemptRecord:
@@ -225,6 +216,32 @@ def attempt_record(row: Row) -> AttemptRecord:
         fee=row[18],
         stdout_bytes=row[19],
         stderr_bytes=row[20],
+    )
+
+
+_OF_LIVE: Final = {
+    "worker__name": "worker__name",
+    "worker__user__username": "host__username",
+    "worker__user_id": "worker__user_id",
+}
+
+
+def select_live(attempt_states: str, job_states: str) -> str:
+    """SELECT by the attempt's id: no row, and what was said of it is stale."""
+    columns = [*JOB[:-1], "retry_of"]
+    columns += [_OF_LIVE.get(name, f"attempt__{name}") for name in ATTEMPT]
+    return select(
+        "jobs",
+        [*columns, "payer__id", "payee__id"],
+        {
+            "attempt": "JOIN attempts AS attempt ON attempt.id = jobs.attempt_id",
+            "user": "JOIN users AS user ON user.id = jobs.user_id",
+            "worker": "JOIN workers AS worker ON worker.id = attempt.worker_id",
+            "host": "JOIN users AS host ON host.id = worker.user_id",
+            "payer": "JOIN accounts AS payer ON payer.user_id = jobs.user_id",
+            "payee": "JOIN accounts AS payee ON payee.user_id = worker.user_id",
+        },
+        f"WHERE attempt.id = ? AND attempt.state IN {attempt_states} AND jobs.state IN {job_states}",
     )
 
 

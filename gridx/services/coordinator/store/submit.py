@@ -39,14 +39,14 @@ def submit(
         found = [_job(db, job_id) for job_id in json.loads(earlier)]
         return Submitted([job for job in found if job is not None], replayed=True)
     row = db.execute(
-        "SELECT users.username, accounts.id, accounts.balance FROM users"
+        "SELECT users.username, accounts.id, accounts.balance, accounts.waiting FROM users"
         " JOIN accounts ON accounts.user_id = users.id WHERE users.id = ?",
         (user_id,),
     ).fetchone()
     if row is None:
         raise postings.no_such_user()
-    owner, account, balance = row
-    _check_quota(db, user_id, len(jobs), max_queued)
+    owner, account, balance, waiting = row
+    _check_quota(waiting, len(jobs), max_queued)
     total = sum(job.hold for job in jobs)
     if total > balance:
         these = "this job" if len(jobs) == 1 else "these jobs"
@@ -56,8 +56,8 @@ def submit(
             f"Setting aside the price of {these} takes",
             "Ask for less (a shorter timeout_s, fewer cpus, less memory_mb), or for a grant from an admin.",
         )
-    first = postings.next_id(db, "jobs")
-    numbered = list(enumerate(jobs, first))
+    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+    numbered = list(enumerate(jobs, last[0] + 1 if last else 1))
     db.executemany(_INSERT_JOB, [_job_row(job_id, user_id, job, now) for job_id, job in numbered])
     db.executemany(
         "INSERT INTO job_payloads (job_id, code, args, env) VALUES (?, ?, ?, ?)",
@@ -70,7 +70,7 @@ def submit(
             postings.Entry("hold", ledger.hold_postings(account, postings.ESCROW, job.hold), job_id)
             for job_id, job in numbered
         ],
-        {account: postings.Counters(held=total)},
+        {account: postings.Counters(held=total, waiting=len(jobs))},
     )
     if key:
         ids = json.dumps([job_id for job_id, _ in numbered])
@@ -78,10 +78,7 @@ def submit(
     return Submitted([_record(job_id, user_id, owner, job, now) for job_id, job in numbered], replayed=False)
 
 
-def _check_quota(db: sqlite3.Connection, user_id: int, more: int, max_queued: int) -> None:
-    waiting = db.execute(
-        "SELECT count(*) FROM jobs WHERE user_id = ? AND state = 'queued'", (user_id,)
-    ).fetchone()[0]
+def _check_quota(waiting: int, more: int, max_queued: int) -> None:
     if waiting + more > max_queued:
         raise TooMany(
             f"You have {waiting:,} jobs waiting; {more:,} more would be over the {max_queued:,} that one user"

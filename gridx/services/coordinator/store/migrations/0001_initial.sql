@@ -120,7 +120,8 @@ CREATE TABLE output_chunks (
     UNIQUE (attempt_id, stream, offset)
 );
 
--- balance is the sum of the account's postings. held, earned and spent are sums too, kept for reading.
+-- balance is the sum of the account's postings; held, earned and spent are sums and waiting is the number of queued
+-- jobs, kept so that nobody has to add up or count. The audit does.
 CREATE TABLE accounts (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     kind    TEXT    NOT NULL CHECK (kind IN ('user', 'mint', 'escrow', 'treasury')),
@@ -129,12 +130,13 @@ CREATE TABLE accounts (
     held    INTEGER NOT NULL DEFAULT 0 CHECK (typeof(held) = 'integer' AND held >= 0),
     earned  INTEGER NOT NULL DEFAULT 0 CHECK (typeof(earned) = 'integer' AND earned >= 0),
     spent   INTEGER NOT NULL DEFAULT 0 CHECK (typeof(spent) = 'integer' AND spent >= 0),
+    waiting INTEGER NOT NULL DEFAULT 0 CHECK (typeof(waiting) = 'integer' AND waiting >= 0),
     CHECK ((kind = 'user') = (user_id IS NOT NULL))
 );
 CREATE UNIQUE INDEX accounts_one_of_the_house ON accounts (kind) WHERE kind <> 'user';
 
 CREATE TABLE transactions (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL CHECK (kind IN ('grant', 'transfer', 'hold', 'settle', 'release')),
     job_id     INTEGER REFERENCES jobs (id),
     attempt_id INTEGER REFERENCES attempts (id),
@@ -156,7 +158,7 @@ CREATE TABLE postings (
 );
 CREATE INDEX postings_by_account ON postings (account_id);
 
--- What the ledger says is added to and never changed.
+-- The ledger is added to and never changed; so ids of transactions and postings are never used again.
 CREATE TRIGGER postings_stay BEFORE UPDATE ON postings
 BEGIN SELECT RAISE (ABORT, 'postings are never changed'); END;
 CREATE TRIGGER postings_remain BEFORE DELETE ON postings
