@@ -2,8 +2,8 @@
 
     python benchmarks/bench_store.py [--jobs 4000] [--flight 64] [--batch 1] [--folder DIR]
 
-Each job is submitted, assigned, started and finished (settled and released). ``--flight`` callers do so side
-by side; ``--batch`` jobs go into one submit and one assign.
+Each job is submitted, assigned, started and finished (settled, released). ``--flight`` callers do so side by
+side; ``--batch`` jobs go into one submit and one assign.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ async def timed(what: str, rounds: int, each: Callable[[], Awaitable[object]], u
         spans.append((time.perf_counter() - begin) * 1000)
     spans.sort()
     print(
-        f"{what:34} p50 {statistics.median(spans):7.2f} ms   p99 {spans[int(len(spans) * 0.99)]:7.2f} ms {unit}"
+    p50, p99 = statistics.median(spans), spans[int(len(spans) * 0.99)]
+    print(f"{what:34} p50 {p50:7.2f} ms   p99 {p99:7.2f} ms {unit}")
     )
 
 

@@ -234,14 +234,15 @@ def select_live(attempt_states: str, job_states: str) -> str:
         "jobs",
         [*columns, "payer__id", "payee__id"],
         {
-            "attempt": "JOIN attempts AS attempt ON attempt.id = jobs.attempt_id",
+            "attempt": "JOIN attempts AS attempt ON attempt.job_id = jobs.id",
             "user": "JOIN users AS user ON user.id = jobs.user_id",
             "worker": "JOIN workers AS worker ON worker.id = attempt.worker_id",
             "host": "JOIN users AS host ON host.id = worker.user_id",
             "payer": "JOIN accounts AS payer ON payer.user_id = jobs.user_id",
             "payee": "JOIN accounts AS payee ON payee.user_id = worker.user_id",
         },
-        f"WHERE attempt.id = ? AND attempt.state IN {attempt_states} AND jobs.state IN {job_states}",
+        "WHERE attempt.id = ? AND attempt.id = jobs.attempt_id"
+        f" AND attempt.state IN {attempt_states} AND jobs.state IN {job_states}",
     )
 
 
