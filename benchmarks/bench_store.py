@@ -54,10 +54,8 @@ async def timed(what: str, rounds: int, each: Callable[[], Awaitable[object]], u
         await each()
         spans.append((time.perf_counter() - begin) * 1000)
     spans.sort()
-    print(
     p50, p99 = statistics.median(spans), spans[int(len(spans) * 0.99)]
     print(f"{what:34} p50 {p50:7.2f} ms   p99 {p99:7.2f} ms {unit}")
-    )
 
 
 async def run(folder: Path, jobs: int, flight: int, batch: int) -> None:
