@@ -7,6 +7,7 @@ raised here as what it was there.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -170,7 +171,7 @@ class Wire:
                     raise await self._refusal(response)
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise nothing_answers(self.url, error.os_error.strerror or str(error.os_error)) from None
+            raise nothing_answers(self.url, _reason(error.os_error)) from None
         except aiohttp.SocketTimeoutError:
             raise Unreachable(f"{self.url} fell silent.", "Try again.", silent=True) from None
         except TimeoutError:
@@ -195,6 +196,13 @@ class Wire:
         if "Retry-After" in response.headers:
             details.setdefault("retry_after_s", response.headers["Retry-After"])
         return from_code(error.code, error.message, error.hint, details)
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words: asyncio's tell of calls and tuples."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def nothing_answers(url: str, reason: str = "") -> Unreachable:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import secrets
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from gridx.commands import printing
 from gridx.commands.grid import Place, json_option
-from gridx.errors import EXIT_JOB_FAILED, EXIT_OK
+from gridx.errors import EXIT_JOB_FAILED, EXIT_OK, EngineMissing
+from gridx.messages import Runtime
+
+if TYPE_CHECKING:
+    from gridx.config import WorkerSettings
 
 MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "red")}
 
@@ -48,6 +56,99 @@ def doctor(place: Place, no_job: bool, as_json: bool) -> int:
 @click.group("runtime")
 def runtime() -> None:
     """The images in which jobs run on this machine."""
+
+
+@runtime.command("build")
+@click.pass_obj
+def build(place: Place) -> int:
+    """Build the default image, with numpy, pandas and scikit-learn; an image registry must be in reach."""
+    from gridx.services.worker.sandbox.engine import find_engine
+    from gridx.services.worker.sandbox.runtimes import build_runtime
+
+    settings = place.settings()
+
+    async def say(line: str) -> None:
+        printing.out(printing.one_line(line))
+
+    async def main() -> None:
+        engine = await find_engine(settings.worker.engine)
+        try:
+            made = await build_runtime(engine, say)
+        finally:
+            await engine.close()
+        printing.out(printing.one_line(f"{made.runtime.image} is ready, with Python {made.runtime.python}."))
+
+    asyncio.run(main())
+    return EXIT_OK
+
+
+@runtime.command("list")
+@json_option
+@click.pass_obj
+def listing(place: Place, as_json: bool) -> int:
+    """List what a worker on this machine would run jobs in."""
+    settings = place.settings()
+    rows = asyncio.run(_runtimes(settings.worker))
+    if as_json:
+        printing.as_json({"runtimes": rows})
+        return EXIT_OK
+    printing.table(
+        ("RUNTIME", "PYTHON", "SANDBOX", "IMAGE", "NOTE"),
+        [(row["name"], row["python"], row["sandbox"], row["image"], row["note"]) for row in rows],
+    )
+    return EXIT_OK
+
+
+async def _runtimes(worker: WorkerSettings) -> list[dict[str, str]]:
+    """The images of the owner's list, usable or not; without an engine the interpreter of this machine."""
+    from gridx.services.worker.sandbox.engine import find_engine
+    from gridx.services.worker.sandbox.runtimes import list_runtimes
+
+    rows: list[dict[str, str]] = []
+    try:
+        if worker.sandbox != "process":
+            engine = await find_engine(worker.engine)
+            try:
+                listed = await list_runtimes(engine, worker.runtimes)
+            finally:
+                await engine.close()
+            rows += [_row(image.runtime, "docker") for image in listed.usable]
+            rows += [
+                {"name": "", "python": "", "sandbox": "docker", "image": bad.image, "note": bad.reason}
+                for bad in listed.unusable
+            ]
+            if not listed.usable:
+                printing.note("The image is missing. Type: gridx runtime build")
+    except EngineMissing as error:
+        if worker.sandbox == "docker":
+            raise
+        printing.note(f"{error.message} {error.hint}")
+    if worker.sandbox == "process" or not any(row["name"] for row in rows):
+        rows += await _without_engine(worker)
+    return rows
+
+
+async def _without_engine(worker: WorkerSettings) -> list[dict[str, str]]:
+    from gridx.services.worker.sandbox import open_sandbox
+
+    process = msgspec.structs.replace(worker, sandbox="process")
+    with tempfile.TemporaryDirectory(prefix="gridx-runtime-") as folder:
+        sandbox = await open_sandbox(process, identity=secrets.token_hex(16), data_path=Path(folder))
+        try:
+            status = await sandbox.status()
+        finally:
+            await sandbox.close()
+    return [_row(runtime, "process", "its owner's own jobs only") for runtime in status.runtimes]
+
+
+def _row(runtime: Runtime, sandbox: str, note: str = "") -> dict[str, str]:
+    return {
+        "name": runtime.name,
+        "python": runtime.python,
+        "sandbox": sandbox,
+        "image": runtime.image,
+        "note": note,
+    }
 
 
 COMMANDS: Final = (doctor, runtime)

@@ -222,8 +222,8 @@ async def _grid(place: Place, local: bool) -> AsyncIterator[Client]:
     from gridx.local import local_grid
 
     async with local_grid(settings) as (grid, worker):
-        for warning in worker.offer.warnings if worker.offer else ():
-            printing.note(f"Note: {warning}")
+        if worker.offer is not None and not worker.offer.isolated:
+            printing.note("Note: this runs in a limited process, not in a container; gridx doctor says why.")
         yield grid
 
 
