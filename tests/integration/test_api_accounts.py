@@ -6,9 +6,12 @@ import asyncio
 import base64
 import sqlite3
 from dataclasses import replace
+from datetime import timedelta
 
 import aiohttp
 import pytest
+
+from gridx.services.coordinator.passwords import Passwords
 
 PASSWORD = "correct horse"
 
@@ -132,8 +135,6 @@ async def test_a_header_that_cannot_be_read_is_a_bad_request(grid, value):
 
 async def test_basic_works_everywhere_and_the_password_is_hashed_once(grid, monkeypatch):
     await grid.person("ann")
-    from gridx.services.coordinator.passwords import Passwords
-
     hashed = []
     verify = Passwords.verify
 
@@ -208,6 +209,23 @@ async def test_a_new_password_ends_all_sessions(grid):
     assert (await grid.stranger.get("/auth/me", headers=basic("ann", "battery staple"))).status == 200
 
 
+async def test_a_password_that_is_changed_while_it_is_checked_is_refused(grid, monkeypatch):
+    await grid.person("ann")
+    assert (await grid.admin.get("/auth/me")).status == 200
+    verify = Passwords.verify
+
+    async def overtaken(self, password, stored):
+        monkeypatch.setattr(Passwords, "verify", verify)
+        right = await verify(self, password, stored)
+        change = await grid.admin.ask("PATCH", "/users/ann", {"password": "battery staple"})
+        assert (right, change.status) == (True, 200)
+        return right
+
+    monkeypatch.setattr(Passwords, "verify", overtaken)
+    assert (await grid.stranger.get("/auth/me", headers=basic("ann"))).status == 401
+    assert (await grid.stranger.get("/auth/me", headers=basic("ann"))).status == 401
+
+
 async def test_a_disabled_user_is_out_at_once_by_every_way(grid):
     ann = await grid.person("ann")
     assert (await grid.stranger.get("/auth/me", headers=basic("ann"))).status == 200
@@ -223,8 +241,6 @@ async def test_an_expired_token_is_refused(start_grid):
     grid = await start_grid(auth={"token_days": 1})
     ann = await grid.person("ann")
     assert (await ann.get("/auth/me")).status == 200
-    from datetime import timedelta
-
     clock = grid.coordinator._clock
     later = clock.now() + timedelta(days=1, seconds=1)
     grid.coordinator._parts.accounts._clock = type(

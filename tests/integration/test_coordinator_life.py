@@ -189,3 +189,58 @@ async def test_connections_that_send_nothing_whole_are_closed(start_grid, monkey
     assert {answer[:12] for answer in answers} <= {b"", b"HTTP/1.1 400"}
     for _, writer in pairs:
         writer.close()
+
+
+async def test_with_a_full_disk_it_says_so_goes_on_reading_and_recovers(grid):
+    ann = await grid.person("ann")
+    first = await ann.submit()
+    writer = grid.coordinator._parts.store._writer
+
+    def cap(pages: int):
+        return lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+    await writer.run(cap(300))
+    big = {"code": "#" * 200_000, "timeout_s": 60, "memory_mb": 64}
+    accepted = [first]
+    while (answer := await ann.post("/jobs", big)).status == 201:
+        accepted.append(answer.json["id"])
+    assert (answer.status, answer.error["code"]) == (503, "unavailable")
+    assert "full" in answer.error["message"]
+    assert [job["id"] for job in (await ann.get("/jobs")).json["jobs"]] == accepted[::-1]
+    audit = (await grid.admin.get("/admin/audit")).json
+    assert audit["ok"], audit["findings"]
+    await writer.run(cap(1_000_000))
+    assert (await ann.post("/jobs", big)).status == 201
+    assert (await grid.admin.get("/admin/audit")).json["ok"]
+
+
+async def test_who_will_not_go_does_not_keep_it_from_stopping(grid):
+    ann = await grid.person("ann")
+    job = await ann.submit()
+    host, port = grid.url.removeprefix("http://").split(":")
+    head = f"Host: x\r\nAuthorization: Bearer {ann.token}\r\n"
+    upgrade = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n"
+    )
+    writers = []
+    for request in (
+        "",
+        "GET /jo",
+        f"GET /events HTTP/1.1\r\n{head}{upgrade}\r\n",
+        f"GET /jobs/{job}/output?follow=1 HTTP/1.1\r\n{head}\r\n",
+        f"GET /jobs/{job}?wait_s=60 HTTP/1.1\r\n{head}\r\n",
+        f"POST /jobs HTTP/1.1\r\n{head}Content-Length: 100\r\n\r\n{{",
+    ):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.transport.pause_reading()
+        writer.write(request.encode())
+        writers.append(writer)
+    hub = grid.coordinator._parts.hub
+    while not (hub._all_readers and hub._output_waiters and hub._state_waiters):
+        await asyncio.sleep(0.01)
+    await grid.coordinator.stop()
+    left = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]
+    assert not left
+    for writer in writers:
+        writer.close()

@@ -180,21 +180,29 @@ class Accounts:
     async def _check(self, key: bytes, username: str, password: bytes, address: str) -> UserRecord:
         guess = self._limits.begin(username, address)
         try:
-            while True:
-                changes = self._changes
-                user = await self._store.user_by_name(username)
-                right = await self._passwords.verify(password, user.password_hash if user else None)
-                if changes == self._changes:
-                    break
+            user = await self._store.user_by_name(username)
+            stored = user.password_hash if user else None
+            right = await self._passwords.verify(password, stored)
+            # A hash takes long: what holds is how the user is now.
+            user = await self._user_now(username)
         except Exception:
             guess.void()
             raise
-        if user is None or not right:
+        if user is None or not right or user.password_hash != stored:
+            log.info("sign-in as %s from %s failed", safetext.line(username, limit=64), address)
             raise Unauthenticated(WRONG, WRONG_HINT)
         guess.right()
         _refuse_disabled(user)
         _remember(self._known, key, _Known(user, self._clock.monotonic() + PASSWORD_REMEMBERED_S))
         return user
+
+    async def _user_now(self, username: str) -> UserRecord | None:
+        """A user as no change that has been made meanwhile contradicts."""
+        while True:
+            changes = self._changes
+            user = await self._store.user_by_name(username)
+            if changes == self._changes:
+                return user
 
     def _key(self, username: str, password: bytes) -> bytes:
         name = username.casefold().encode("utf-8", "surrogatepass")
@@ -231,7 +239,9 @@ class Accounts:
         if await self._store.user_by_name(body.username) is not None:
             raise _taken(body.username)
         stored = await self._passwords.hash(body.password.encode())
-        return await self._store.create_user(body.username, stored, grant=self._grant, note="sign-up grant")
+        user = await self._store.create_user(body.username, stored, grant=self._grant, note="sign-up grant")
+        log.info("user %s was made", user.username)
+        return user
 
     async def open_session(self, user: UserRecord, label: str) -> Session:
         """A new token for a user who has proved who they are."""

@@ -82,7 +82,7 @@ class Coordinator:
 
     async def _start(self) -> None:
         settings, clock, undo = self._settings, self._clock, self._undo
-        http, workers = self._bind()
+        http, workers = await asyncio.to_thread(self._bind)
         store = await Store.open(settings.db_path, clock=clock)
         undo.push_async_callback(_within, STORE_S, "closing the database", store.close)
         store.on_failure(self._failed_in_a_thread)

@@ -40,9 +40,7 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         SetupError: the port is in use or not allowed, or the address is not this machine's.
     """
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise SetupError(
             f"The address {host} cannot be found: {error}.", "Give another with --host, like 127.0.0.1."
