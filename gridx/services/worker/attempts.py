@@ -1,0 +1,186 @@
+"""All attempts that a worker holds: those that run, and those whose result waits for its acknowledgement.
+
+Capacity is never counted up and down: what is free follows from the attempts that are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from gridx import safetext
+from gridx.errors import SandboxBroken
+from gridx.messages import Assignment, Finished, Offer, Refused, Released
+from gridx.services.worker.attempt import Attempt, Teller
+from gridx.services.worker.leases import Leases
+from gridx.services.worker.outbox import Report
+from gridx.services.worker.policy import Standing, refusal
+from gridx.services.worker.sandbox.base import Sandbox
+from gridx.services.worker.spool import Entry, Spool
+
+log = logging.getLogger("gridx.worker")
+
+REMEMBERED: Final = 4096
+"""Attempts that were here lately, so that a doubled assignment does not run twice."""
+KILL_S: Final = 15.0
+"""How long the sandboxes may take to go when the worker stops."""
+
+
+class Attempts:
+    """The attempts of one worker.
+
+    Args:
+        pids: how many processes and threads a job may have.
+    """
+
+    def __init__(self, sandbox: Sandbox, spool: Spool, leases: Leases, teller: Teller, *, pids: int) -> None:
+        self.running: dict[int, Attempt] = {}
+        """By id; an attempt that is being killed stays until its sandbox is gone."""
+        self.reports: dict[int, Report] = {}
+        """What there is to tell of those that run and of those that ended; a killed attempt has nothing."""
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sandbox = sandbox
+        self._spool = spool
+        self._leases = leases
+        self._teller = teller
+        self._pids = pids
+        self._remembered: deque[int] = deque(maxlen=REMEMBERED)
+        self._drops: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        for entry, end in spool.recovered:
+            self.reports[end.attempt_id] = Report(entry, end.runtime, end.started, end.finished)
+
+    @property
+    def executing(self) -> list[int]:
+        """Attempts that run and are still the coordinator's wish."""
+        return [id for id, report in self.reports.items() if report.finished is None]
+
+    @property
+    def waiting(self) -> list[int]:
+        """Attempts that ended and are not acknowledged."""
+        return [id for id, report in self.reports.items() if report.finished is not None]
+
+    def take(self, assignment: Assignment, *, offer: Offer, owner: str, standing: Standing) -> None:
+        """Run an assignment, or refuse it and say why."""
+        id = assignment.attempt_id
+        if id in self.reports or id in self.running or id in self._remembered:
+            log.debug("attempt %d was assigned twice", id)
+            return
+        self._remembered.append(id)
+        held = [attempt.assignment for attempt in self.running.values()]
+        reason = refusal(assignment, offer=offer, held=held, owner=owner, standing=standing)
+        if reason:
+            reason = safetext.line(reason, limit=190)
+            log.warning("attempt %d of job %d refused: %s", id, assignment.job_id, reason)
+            self._teller.say(Refused(attempt_id=id, reason=reason))
+            return
+        report = Report(self._spool.entry(id, assignment.output_cap_bytes), assignment.runtime)
+        attempt = Attempt(
+            assignment,
+            report,
+            sandbox=self._sandbox,
+            spool=self._spool,
+            teller=self._teller,
+            pids=self._pids,
+        )
+        self.running[id], self.reports[id] = attempt, report
+        self._leases.begin(id)
+        self._tasks[id] = asyncio.create_task(self._run(attempt), name=f"attempt {id}")
+
+    def cancel(self, attempt_ids: Iterable[int], reason: str) -> None:
+        """End these as cancelled. One that is not here is answered, too: nobody waits for it in vain."""
+        for id in attempt_ids:
+            if id in self.reports:
+                if self.reports[id].finished is None:
+                    log.info("attempt %d is cancelled: %s", id, safetext.line(reason) or "no reason given")
+                    self.running[id].cancel(safetext.line(reason))
+            else:
+                self._teller.say(
+                    Finished(attempt_id=id, outcome="cancelled", reason="It was not running here.")
+                )
+
+    def acknowledged(self, attempt_ids: Iterable[int]) -> None:
+        """The coordinator has these results, or does not want them; what still runs is killed."""
+        for id in attempt_ids:
+            report = self.reports.get(id)
+            if report is None:
+                continue
+            if report.finished is None:
+                self.kill(id, "the coordinator does not want it any more")
+            else:
+                self._forget(report.entry)
+
+    def disown(self, id: int) -> None:
+        """The attempt is over for the coordinator: kill it or drop its result."""
+        log.warning("attempt %d is not ours any more", id)
+        self.acknowledged((id,))
+
+    def kill(self, id: int, why: str) -> None:
+        """Destroy the sandbox of a running attempt and forget it."""
+        report = self.reports.get(id)
+        if report is None or report.finished is not None:
+            return
+        log.warning("attempt %d is killed: %s", id, why)
+        self._forget(report.entry)
+        if task := self._tasks.get(id):
+            task.cancel()
+
+    async def idle(self, *, acknowledged: bool = False) -> None:
+        """Wait until nothing runs any more, and, if asked for, until every result is acknowledged."""
+        while self.running or (acknowledged and self.reports):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def give_back(self, reason: str) -> None:
+        """Kill what runs and say so: it runs elsewhere, and that is nobody's failure."""
+        released = self.executing
+        tasks = [self._tasks[id] for id in released if id in self._tasks]
+        for id in released:
+            self.kill(id, reason)
+        if tasks:
+            await asyncio.wait(tasks, timeout=KILL_S)
+        for id in released:
+            self._teller.say(Released(attempt_id=id, reason=safetext.line(reason, limit=190)))
+
+    async def close(self) -> None:
+        """Wait for what is still being removed from the disk."""
+        pending = [*self._drops, *self._tasks.values()]
+        if pending:
+            await asyncio.wait(pending, timeout=KILL_S)
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            if not await attempt.run():
+                self._forget(attempt.report.entry)
+        except SandboxBroken as error:
+            # Only while it is being killed; its end does not matter any more.
+            log.warning(
+                "the sandbox of attempt %d did not go cleanly: %s", attempt.id, safetext.line(str(error))
+            )
+        except Exception:
+            log.exception("attempt %d met an error of the worker and is given back", attempt.id)
+            self._forget(attempt.report.entry)
+            self._teller.say(Released(attempt_id=attempt.id, reason="the worker met an error of its own"))
+        finally:
+            self._leases.end(attempt.id)
+            self.running.pop(attempt.id, None)
+            self._tasks.pop(attempt.id, None)
+            self._changed.set()
+
+    def _forget(self, entry: Entry) -> None:
+        self._leases.end(entry.attempt_id)
+        if self.reports.pop(entry.attempt_id, None) is None:
+            return
+        self._changed.set()
+        drop = asyncio.ensure_future(self._drop(entry))
+        self._drops.add(drop)
+        drop.add_done_callback(self._drops.discard)
+
+    async def _drop(self, entry: Entry) -> None:
+        try:
+            await self._spool.call(entry.drop)
+        except OSError as error:
+            log.warning("the spool of attempt %d stays: %s", entry.attempt_id, safetext.line(str(error)))

@@ -1,0 +1,234 @@
+"""How a worker gets its token: the saved one, else by a password, which registers a name that is new."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import aiohttp
+
+from gridx import credentials, safetext
+from gridx.config import Settings
+from gridx.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GridError,
+    InvalidField,
+    SetupError,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    from_code,
+)
+from gridx.messages import ErrorReply, Login, Register, Session, User, Wire, decode, encode
+from gridx.services.worker.backoff import Backoff, Complaint
+
+log = logging.getLogger("gridx.worker")
+
+T = TypeVar("T")
+
+PasswordSource = Callable[[bool], str | None]
+"""Gives a password, or None where there is none; may ask a person, so it runs in a thread. Called with False."""
+
+TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
+MAX_ANSWER_BYTES: Final = 1 << 20
+
+
+async def sign_in(
+    settings: Settings, password: PasswordSource | None, *, rng: random.Random | None = None
+) -> str:
+    """A token that the coordinator takes; waits for as long as it is out of reach.
+
+    Raises:
+        Unauthenticated: the name is known and the password is wrong, or there is no password.
+        Forbidden: the coordinator takes no new users, or not this one.
+        SetupError: no user was named, or the token cannot be saved.
+    """
+    signing = SignIn(settings, password)
+    backoff, complaint = Backoff(rng or random.Random()), Complaint(log)  # noqa: S311
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
+        while True:
+            try:
+                token = await signing.token(http)
+                await signing.check(http, token)
+                return token
+            except TokenRefused:
+                await signing.refused()
+            except (Unreachable, Unavailable, TooMany) as error:
+                wait_s = backoff.next(at_least_s=float(error.details.get("retry_after_s", 0)))
+                complaint.say(f"cannot sign in yet: {error.message}", wait_s)
+                await asyncio.sleep(wait_s)
+
+
+class TokenRefused(Unauthenticated):
+    """The coordinator does not take this token any more."""
+
+
+class SignIn:
+    """The sign-in of one worker's user, over the life of the process.
+
+    Args:
+        token: one that was got elsewhere and is tried first.
+    """
+
+    def __init__(
+        self, settings: Settings, password: PasswordSource | None, *, token: str | None = None
+    ) -> None:
+        self.url = settings.worker.coordinator_http
+        self.user = settings.worker.user
+        if not self.user:
+            raise SetupError("A worker needs an owner: the user that earns what it does.", "Add --user NAME.")
+        self._label = safetext.line(f"worker {settings.worker.name}".strip(), limit=190)
+        self._password = password
+        self._token = token
+        self._saved = credentials.of_worker(self.user)
+        self._refused_fresh = False
+
+    async def token(self, http: aiohttp.ClientSession) -> str:
+        """The token to use now; may ask for a password. Raises as :func:`sign_in`, and ``Unreachable``."""
+        if self._token is None:
+            saved = await asyncio.to_thread(self._saved.find, self.url)
+            self._token = saved.token if saved else None
+        if self._token is None:
+            session = await self._by_password(http)
+            await asyncio.to_thread(self._saved.save, self.url, credentials.of_session(session))
+            self._token = session.token
+            self._refused_fresh = True
+        return self._token
+
+    async def check(self, http: aiohttp.ClientSession, token: str) -> None:
+        """Ask the coordinator whether it takes the token.
+
+        Raises:
+            TokenRefused: it does not.
+            Unreachable: it does not answer.
+        """
+        try:
+            await self._ask(http, "GET", "/auth/me", None, User, token=token)
+        except Unauthenticated as error:
+            raise TokenRefused(error.message, error.hint) from None
+        self.accepted()
+
+    def accepted(self) -> None:
+        """The token works."""
+        self._refused_fresh = False
+
+    async def refused(self) -> None:
+        """The token does not work any more: the next one is got with the password.
+
+        Raises:
+            Unauthenticated: it was got a moment ago, so another would do no better.
+        """
+        if self._refused_fresh:
+            raise Unauthenticated(
+                f"The coordinator signed {self.user} in and then refused the token.",
+                "Its administrator may have disabled this user.",
+            )
+        log.warning("the saved sign-in of %s is not accepted any more; signing in again", self.user)
+        self._token = None
+        await asyncio.to_thread(self._saved.forget, self.url)
+
+    async def _by_password(self, http: aiohttp.ClientSession) -> Session:
+        password = await asyncio.to_thread(self._password, False) if self._password else None
+        if not password:
+            raise Unauthenticated(
+                f"There is no password for {self.user}, and no saved sign-in at {self.url} that is valid.",
+                "Give --password-file FILE or set GRIDX_PASSWORD.",
+            )
+        closed: Forbidden | None = None
+        try:
+            # A new name registers; of two workers that try at once, the second finds the name known.
+            register = Register(username=self.user, password=password, label=self._label)
+            return await self._ask(http, "POST", "/auth/register", register, Session)
+        except Conflict:
+            pass
+        except Forbidden as error:
+            closed = error
+        except InvalidField as error:
+            # A known user's old password may be shorter than a new one has to be.
+            if error.details.get("field") != "password":
+                raise
+        try:
+            login = Login(username=self.user, password=password, label=self._label)
+            return await self._ask(http, "POST", "/auth/login", login, Session)
+        except Unauthenticated:
+            if closed is not None:
+                raise Forbidden(
+                    f"{self.user} cannot sign in: {safetext.line(closed.message)} "
+                    "If the user exists, the password is not right.",
+                    closed.hint or "Ask the coordinator's administrator for an account.",
+                ) from None
+            raise Unauthenticated(
+                f"{self.user} is a known user here, and the password is not right.",
+                "Give the right password, or another name with --user.",
+            ) from None
+
+    async def _ask(
+        self,
+        http: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: Wire | None,
+        answer: type[T],
+        *,
+        token: str | None = None,
+    ) -> T:
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        try:
+            async with http.request(
+                method,
+                self.url + path,
+                data=encode(body) if body is not None else None,
+                headers=headers,
+                allow_redirects=False,
+            ) as response:
+                data = await response.content.read(MAX_ANSWER_BYTES)
+                status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise unreachable(self.url, error) from None
+        if status < 300:
+            try:
+                return decode(data, answer)
+            except GridError:
+                raise _stranger(self.url) from None
+        raise _error(self.url, data)
+
+
+def unreachable(url: str, error: BaseException) -> Unreachable:
+    """What went wrong on the way to the coordinator, in a sentence."""
+    why = safetext.line(str(error) or type(error).__name__)
+    if isinstance(error, TimeoutError):
+        why = "no answer in time"
+    elif isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        why = safetext.line(error.os_error.strerror)
+    return Unreachable(
+        f"The coordinator {url} cannot be reached: {why}.",
+        "Is it running, is the address right, and does its firewall let this machine in?",
+    )
+
+
+def _error(url: str, data: bytes) -> GridError:
+    try:
+        error = decode(data, ErrorReply).error
+    except (BadRequest, InvalidField):
+        return _stranger(url)
+    return from_code(
+        error.code,
+        safetext.line(error.message, limit=500),
+        safetext.line(error.hint, limit=500),
+        {key: value for key, value in error.details.items() if key.isidentifier()},
+    )
+
+
+def _stranger(url: str) -> Unreachable:
+    return Unreachable(
+        f"What answers at {url} is no Grid-X coordinator.",
+        "Check the address; users and sign-ins are on port 8081, unless it was changed.",
+    )
