@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gridx.config import WorkerSettings
+from gridx.errors import EngineMissing, ImageMissing
 from gridx.services.worker.sandbox.base import Sandbox
 
 
@@ -20,8 +21,21 @@ async def open_sandbox(settings: WorkerSettings, *, identity: str, data_path: Pa
     Raises:
         EngineMissing, ImageMissing: containers are asked for and cannot be had.
     """
+    why = ""
+    if settings.sandbox != "process":
+        from gridx.services.worker.sandbox.docker import DockerSandbox
+
+        containers = DockerSandbox(settings, identity=identity)
+        try:
+            await containers.open()
+        except (EngineMissing, ImageMissing) as error:
+            if settings.sandbox == "docker":
+                raise
+            why = str(error)
+        else:
+            return containers
     from gridx.services.worker.sandbox.process import ProcessSandbox
 
-    sandbox = ProcessSandbox(data_path)
-    await sandbox.open()
-    return sandbox
+    processes = ProcessSandbox(data_path, why=why)
+    await processes.open()
+    return processes

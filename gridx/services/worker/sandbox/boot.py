@@ -131,7 +131,7 @@ class Cgroup:
 
 def children(pid: int) -> list[int]:
     """Direct children, from the kernel's own list."""
-    found = []
+    found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children") as file:

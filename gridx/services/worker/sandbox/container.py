@@ -1,0 +1,212 @@
+"""The container that runs a stranger's job: every option, in one place, each for a reason.
+
+What is built here is the body that the engine's API takes; ``inspection`` compares what the engine made of it
+with the same values. The reasons are in docs/security.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gridx.services.worker.sandbox.engine import EngineFacts
+from gridx.services.worker.sandbox.runtimes import RuntimeImage
+from gridx.services.worker.sandbox.supervisor import DEFAULT_PATH, LOADER
+
+LABEL_WORKER: Final = "gridx.worker"
+"""The worker's identity. Only containers that carry one's own are ever touched."""
+LABEL_JOB: Final = "gridx.job"
+LABEL_ATTEMPT: Final = "gridx.attempt"
+LABEL_KIND: Final = "gridx.kind"
+
+USER: Final = "65534:65534"
+JOB_FOLDER: Final = "/job"
+TMP: Final = "/tmp"  # noqa: S108
+WORKING_DIR: Final = "/"
+HOSTNAME: Final = "sandbox"
+MIB: Final = 1 << 20
+SHM_BYTES: Final = 32 * MIB
+OOM_SCORE: Final = 500
+"""When the machine itself runs out of memory, jobs go before anything of its owner's."""
+CPU_SHARES: Final = 128
+"""An eighth of the usual weight: the machine's owner comes first."""
+FILES: Final = 256
+PAUSE_MEMORY: Final = 64 * MIB
+PAUSE_PIDS: Final = 8
+
+# Sleeps for ever; holds a network namespace without any network that the containers of one slot join. The
+# engine needs 100 ms to make one, and 0 to join it.
+PAUSE: Final = "import signal\nwhile True: signal.pause()"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container may use.
+
+    Attributes:
+        bucket_mb: memory that its temporary file systems are sized by; see :func:`bucket`.
+    """
+
+    memory_mb: int
+    cpu_millis: int
+    pids: int
+    bucket_mb: int
+
+
+def bucket(memory_mb: int) -> int:
+    """The power of two at or below a memory limit: what temporary file systems are sized by.
+
+    A container that was started ahead can have its memory limit changed, not the size of its file systems.
+    Sized by this, a job finds the same room whichever way it got its container.
+    """
+    return 1 << (memory_mb.bit_length() - 1)
+
+
+def limits_of(memory_mb: int, cpu_millis: int, pids: int) -> Limits:
+    """Limits with the bucket that belongs to them."""
+    return Limits(memory_mb, cpu_millis, pids, bucket(memory_mb))
+
+
+def tmpfs(limits: Limits) -> dict[str, str]:
+    """The only writable places. They count into the memory limit, so all of them together fit into it: a job
+    that fills them is told that the disk is full, and not killed for its memory."""
+    tmp, job = limits.bucket_mb * 3 // 8, max(4, limits.bucket_mb // 8)
+    inodes = max(1024, min(65536, limits.bucket_mb * 32))
+    options = "rw,nosuid,nodev,noexec,size={}m,nr_inodes={},mode=1777"
+    return {TMP: options.format(tmp, inodes), JOB_FOLDER: options.format(job, inodes)}
+
+
+@functools.cache
+def seccomp() -> str:
+    """Our profile, as the JSON text that the API takes."""
+    return json.dumps(
+        json.loads(Path(__file__).with_name("seccomp.json").read_bytes()), separators=(",", ":")
+    )
+
+
+def update_of(limits: Limits, facts: EngineFacts) -> dict[str, Any]:
+    """The limits that can be changed while a container waits for its job, in the API's words."""
+    memory = limits.memory_mb * MIB
+    return {
+        "Memory": memory,
+        **({"MemorySwap": memory} if facts.limits_swap else {}),
+        "NanoCpus": limits.cpu_millis * 1_000_000,
+        "PidsLimit": limits.pids,
+    }
+
+
+def _host(facts: EngineFacts, oci_runtime: str) -> dict[str, Any]:
+    """What the containers of jobs and of slots have in common."""
+    return {
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp()}"],
+        "ReadonlyRootfs": True,
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": SHM_BYTES,
+        **({"MemorySwappiness": 0} if facts.cgroup == 1 else {}),
+        "OomScoreAdj": OOM_SCORE,
+        "OomKillDisable": False,
+        "CpuShares": CPU_SHARES,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+        "Init": False,
+        "PublishAllPorts": False,
+        **({"Runtime": oci_runtime} if oci_runtime else {}),
+    }
+
+
+def _ulimits(largest_file: int) -> list[dict[str, Any]]:
+    values = {"core": 0, "fsize": largest_file, "memlock": 0, "msgqueue": 0, "nofile": FILES}
+    return [{"Name": name, "Soft": value, "Hard": value} for name, value in values.items()]
+
+
+def environment(image: RuntimeImage, gpus: tuple[str, ...]) -> list[str]:
+    """The container's environment: the image's own with ours over it, and nothing of the worker's."""
+    ours = {"PATH": DEFAULT_PATH, "HOME": JOB_FOLDER, "LANG": "C.UTF-8"}
+    if not gpus:
+        # Where NVIDIA's runtime is the engine's default, an image could ask for every GPU.
+        ours["NVIDIA_VISIBLE_DEVICES"] = "void"
+    theirs = dict(entry.partition("=")[::2] for entry in image.environment)
+    return [f"{name}={value}" for name, value in {**theirs, **ours}.items()]
+
+
+def job_container(
+    image: RuntimeImage,
+    limits: Limits,
+    facts: EngineFacts,
+    *,
+    pause_id: str,
+    labels: Mapping[str, str],
+    gpus: tuple[str, ...] = (),
+    oci_runtime: str = "",
+) -> dict[str, Any]:
+    """A container whose PID 1 is the supervisor; joins the network namespace of a pause container."""
+    host = _host(facts, oci_runtime)
+    host |= {
+        "NetworkMode": f"container:{pause_id}",
+        "Tmpfs": tmpfs(limits),
+        "Ulimits": _ulimits(limits.bucket_mb * 3 // 8 * MIB),
+        **update_of(limits, facts),
+    }
+    if gpus:
+        host["DeviceRequests"] = [
+            {"Driver": "", "Count": 0, "DeviceIDs": list(gpus), "Capabilities": [["gpu"]], "Options": {}}
+        ]
+    return {
+        "Image": image.id,
+        "Entrypoint": [image.interpreter, "-I", "-c", LOADER],
+        "Cmd": [],
+        "WorkingDir": WORKING_DIR,
+        "User": USER,
+        "Env": environment(image, gpus),
+        "Labels": {**labels, LABEL_KIND: "job"},
+        "Healthcheck": {"Test": ["NONE"]},
+        "Tty": False,
+        "OpenStdin": True,
+        # When the worker's connection ends, so does stdin, and with it the supervisor and its job.
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": host,
+    }
+
+
+def pause_container(
+    image: RuntimeImage, facts: EngineFacts, *, labels: Mapping[str, str], oci_runtime: str = ""
+) -> dict[str, Any]:
+    """A container that does nothing but hold an empty network namespace and the host name of a slot."""
+    host = _host(facts, oci_runtime)
+    host |= {
+        "NetworkMode": "none",
+        "Ulimits": _ulimits(0),
+        **update_of(Limits(PAUSE_MEMORY // MIB, 100, PAUSE_PIDS, 0), facts),
+    }
+    return {
+        "Image": image.id,
+        "Entrypoint": [image.interpreter, "-I", "-c", PAUSE],
+        "Cmd": [],
+        "Hostname": HOSTNAME,
+        "WorkingDir": WORKING_DIR,
+        "User": USER,
+        "Env": environment(image, ()),
+        "Labels": {**labels, LABEL_KIND: "pause"},
+        "Healthcheck": {"Test": ["NONE"]},
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "HostConfig": host,
+    }

@@ -1,0 +1,231 @@
+"""A place: one container with its supervisor, waiting for a job or running one, and the slot it stands on."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker.errors
+import requests.exceptions
+
+from gridx.errors import SandboxBroken
+from gridx.services.worker.sandbox.attach import AttachedChannel
+from gridx.services.worker.sandbox.container import (
+    LABEL_ATTEMPT,
+    LABEL_JOB,
+    LABEL_WORKER,
+    Limits,
+    job_container,
+    pause_container,
+    update_of,
+)
+from gridx.services.worker.sandbox.dialogue import Line
+from gridx.services.worker.sandbox.engine import Engine, EngineAway
+from gridx.services.worker.sandbox.inspection import changed_limits, differences
+from gridx.services.worker.sandbox.runtimes import RuntimeImage
+from gridx.services.worker.sandbox.supervisor import greeting
+
+log = logging.getLogger("gridx.worker")
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A pause container: the network namespace that one place at a time stands in."""
+
+    id: str
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A started container whose supervisor is ready.
+
+    Attributes:
+        owner: whose job has been in it; it is used again for the same owner only.
+        idle_since: monotonic time at which it was given back.
+    """
+
+    id: str
+    slot: Slot
+    image: RuntimeImage
+    limits: Limits
+    channel: AttachedChannel
+    line: Line
+    gpus: tuple[str, ...] = ()
+    owner: str = ""
+    jobs: int = 0
+    idle_since: float = field(default_factory=time.monotonic)
+
+
+class Builder:
+    """Makes and removes containers: each labelled, inspected before it starts, gone when making it failed.
+
+    ``live`` has the ids of what this worker uses now; the sweep removes everything else with its label.
+    """
+
+    def __init__(self, engine: Engine, identity: str, oci_runtime: str) -> None:
+        self.engine = engine
+        self.identity, self._oci_runtime = identity, oci_runtime
+        self.live: set[str] = set()
+
+    async def make_slot(self, image: RuntimeImage) -> Slot:
+        """Start a pause container.
+
+        Raises:
+            SandboxBroken: the engine cannot, or made something else.
+        """
+        asked = pause_container(
+            image, self.engine.facts, labels=self._labels({}), oci_runtime=self._oci_runtime
+        )
+        id = await self._create(asked, "pause")
+        try:
+            await self._inspect(id, asked)
+            await self.engine.call(self.engine.client.start, id)
+        except BaseException:
+            await self.remove(id)
+            raise
+        return Slot(id)
+
+    async def make_place(
+        self,
+        image: RuntimeImage,
+        limits: Limits,
+        slot: Slot,
+        *,
+        gpus: tuple[str, ...] = (),
+        labels: Mapping[str, str],
+    ) -> Place:
+        """Create, inspect, attach, start, and wait until the supervisor is ready.
+
+        Raises:
+            SandboxBroken: the engine cannot, or made something else than it was asked for.
+        """
+        asked = job_container(
+            image,
+            limits,
+            self.engine.facts,
+            pause_id=slot.id,
+            labels=self._labels(labels),
+            gpus=gpus,
+            oci_runtime=self._oci_runtime,
+        )
+        id = await self._create(asked, "job")
+        channel: AttachedChannel | None = None
+        try:
+            await self._inspect(id, asked)
+            # Before the start, so that nothing it says is missed.
+            channel = AttachedChannel(
+                await self.engine.call(
+                    self.engine.client.attach_socket,
+                    id,
+                    {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1},
+                )
+            )
+            await self.engine.call(self.engine.client.start, id)
+            await channel.send(greeting())
+            line = Line(channel)
+            await line.ready()
+        except BaseException as error:
+            if channel is not None:
+                channel.close()
+            await self.remove(id)
+            if isinstance(error, (OSError, TimeoutError)):
+                raise SandboxBroken(f"The sandbox could not be started: {error}.") from None
+            raise
+        return Place(id, slot, image, limits, channel, line, gpus)
+
+    async def resize(self, place: Place, limits: Limits) -> None:
+        """Give a place that waits other limits, and see that the engine did it.
+
+        Raises:
+            SandboxBroken: it did not.
+        """
+        client = self.engine.client
+        url = f"{client.base_url}/v{client.api_version}/containers/{place.id}/update"
+
+        def update() -> None:
+            # The SDK's own method knows neither NanoCpus nor PidsLimit.
+            answer = client.post(url, json=update_of(limits, self.engine.facts), timeout=client.timeout)
+            try:
+                answer.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                docker.errors.create_api_error_from_http_exception(error)
+
+        await self.engine.call(update)
+        bad = changed_limits(limits, await self.inspect(place.id), self.engine.facts)
+        if bad:
+            raise SandboxBroken(f"The engine did not change the limits as asked: {'; '.join(bad)}.")
+        place.limits = limits
+
+    async def inspect(self, id: str) -> dict[str, Any]:
+        """What the engine says of a container.
+
+        Raises:
+            SandboxBroken: it does not know it.
+        """
+        try:
+            return await self.engine.call(self.engine.client.inspect_container, id)
+        except docker.errors.NotFound:
+            raise SandboxBroken("The sandbox's container has vanished.") from None
+
+    async def kill(self, place: Place) -> None:
+        """End everything in a place now. Never raises for one that has ended."""
+        try:
+            await self.engine.call(self.engine.client.kill, place.id)
+        except docker.errors.NotFound:
+            return
+        except EngineAway:
+            raise
+        except SandboxBroken as error:
+            # It had ended by itself in the meantime.
+            log.debug("kill of %s: %s", place.id[:12], error.message)
+
+    async def remove(self, id: str) -> bool:
+        """Remove a container with its volumes, whatever it does. False: the engine did not; a sweep will."""
+        self.live.discard(id)
+        try:
+            await self.engine.call(self.engine.client.remove_container, id, v=True, force=True)
+        except docker.errors.NotFound:
+            return True
+        except SandboxBroken as error:
+            if "already in progress" in error.message:
+                return True
+            log.warning("container %s could not be removed now: %s", id[:12], error.message)
+            return False
+        return True
+
+    async def sweep(self) -> int:
+        """Remove every container with this worker's label that it does not use; how many.
+
+        Raises:
+            EngineAway: the engine does not answer.
+        """
+        found = await self.engine.call(
+            self.engine.client.containers, all=True, filters={"label": f"{LABEL_WORKER}={self.identity}"}
+        )
+        orphans = [container["Id"] for container in found if container["Id"] not in self.live]
+        return sum([await self.remove(id) for id in orphans])
+
+    def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        return {LABEL_WORKER: self.identity, LABEL_JOB: "", LABEL_ATTEMPT: "", **labels}
+
+    async def _create(self, asked: dict[str, Any], kind: str) -> str:
+        name = f"gridx-{kind}-{secrets.token_hex(8)}"
+        try:
+            made = await self.engine.call(self.engine.client.create_container_from_config, asked, name)
+        except docker.errors.NotFound:
+            raise SandboxBroken("The runtime's image, or the slot's container, has vanished.") from None
+        id = str(made["Id"])
+        self.live.add(id)
+        return id
+
+    async def _inspect(self, id: str, asked: dict[str, Any]) -> None:
+        bad = differences(asked, await self.inspect(id), self.engine.facts)
+        if bad:
+            raise SandboxBroken(
+                f"The engine made another container than it was asked for: {'; '.join(bad)}.",
+                "gridx doctor shows what this engine can do.",
+            )
