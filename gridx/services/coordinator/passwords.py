@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     argon2.set_backend("argon2_cffi")
 
 ROUNDS: Final = 3
-WAITING_PER_THREAD: Final = 32
+WAITING_PER_THREAD: Final = 24
 """Callers that may wait for each hashing thread."""
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from gridx import messages, safetext
@@ -96,7 +96,9 @@ def middleware(metrics: Metrics) -> Middleware:
             response = await _answer(request, handler, route)
             status = response.status
         finally:
-            metrics.answered(request.method, route, status, time.perf_counter() - begun)
+            # Anybody can invent methods; each label is kept for ever.
+            method = request.method if request.method in hdrs.METH_ALL else "other"
+            metrics.answered(method, route, status, time.perf_counter() - begun)
         return response
 
     return answer
