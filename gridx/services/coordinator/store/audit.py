@@ -1,20 +1,17 @@
 """The audit: everything recomputed from postings, jobs and attempts, each difference said in words.
 
-It reads one moment of the database through a connection of its own, so nothing waits for it.
+The first findings say what is wrong in the file, the others what is wrong in the books.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from gridx.credits import format_credits
 from gridx.messages import ENDED, AttemptState, AuditFinding, AuditReport, JobState
 from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, OPEN_JOBS, PAID
-from gridx.services.coordinator.store.connection import connect_reader
 from gridx.services.coordinator.store.postings import ESCROW, TREASURY
 
 MAX_FINDINGS: Final = 50
@@ -274,17 +271,8 @@ CHECKS: Final = (
 )
 
 
-def audit(path: Path) -> AuditReport:
-    """Check a database that may be in use."""
-    with closing(connect_reader(path)) as db:
-        db.execute("BEGIN")
-        try:
-            return _report(db)
-        finally:
-            db.execute("ROLLBACK")
-
-
-def _report(db: sqlite3.Connection) -> AuditReport:
+def audit(db: sqlite3.Connection) -> AuditReport:
+    """Check everything as of the moment that the connection's read transaction sees."""
     findings = [*_file(db), *_books(db)]
 
     def number(sql: str) -> int:

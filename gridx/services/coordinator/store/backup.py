@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from gridx.errors import StoreError
-from gridx.services.coordinator.store.connection import connect_reader
+
+_PAGES_AT_ONCE: Final = 2048
+"""8 MiB between looks at whether to stop."""
 
 
-def back_up(path: Path, target: Path) -> None:
-    """Copy the database as of one moment to ``target`` (0600), which appears when it is whole.
+def back_up(source: sqlite3.Connection, target: Path, look: Callable[[], None]) -> None:
+    """Copy what ``source`` sees to ``target`` (0600), which appears when it is whole.
 
-    All pages are copied in one step: in steps, each commit in between would begin it anew.
+    Args:
+        source: inside a read transaction: otherwise each commit meanwhile would begin the copy anew.
+        target: the new file; one that is there is replaced.
+        look: called between parts; what it raises ends the backup.
 
     Raises:
         StoreError: the target cannot be written.
@@ -24,8 +31,8 @@ def back_up(path: Path, target: Path) -> None:
         os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         part.chmod(0o600)
         try:
-            with closing(connect_reader(path)) as source, closing(sqlite3.connect(part)) as copy:
-                source.backup(copy, pages=-1)
+            with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                source.backup(copy, pages=_PAGES_AT_ONCE, progress=lambda *_: look(), sleep=0)
                 # A file by itself, without a log beside it.
                 copy.execute("PRAGMA journal_mode = DELETE")
             descriptor = os.open(part, os.O_RDWR)

@@ -7,12 +7,12 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from gridx.clock import Clock
+from gridx.errors import Unavailable
 from gridx.messages import AttemptState, AuditReport, Microcredits
 from gridx.services.coordinator.store import (
     attempts,
@@ -24,6 +24,7 @@ from gridx.services.coordinator.store import (
     users,
     workers,
 )
+from gridx.services.coordinator.store.aside import Aside
 from gridx.services.coordinator.store.backup import back_up
 from gridx.services.coordinator.store.connection import connect_writer, explained, prepare_files
 from gridx.services.coordinator.store.job_reads import JobReads
@@ -90,10 +91,10 @@ class Store(Reads, JobReads):
         self._lock = lock
         self._writer = writer
         self._reader = reader
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="gridx-store-aside")
+        self._aside = Aside(path)
         self._pruned = clock.monotonic()
         self._pruning: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock) -> Store:
@@ -104,29 +105,29 @@ class Store(Reads, JobReads):
         """
         path = await asyncio.to_thread(prepare_files, path)
         lock = FileLock(path)
+        writer = Writer(lambda: _connect(path))
         try:
-            writer = Writer(lambda: _connect(path))
             await writer.start()
-            try:
-                reader = await Reader.open(path)
-            except BaseException:
-                await writer.close()
-                raise
+            reader = await Reader.open(path)
         except BaseException:
+            await writer.close()
             lock.release()
             raise
         store = cls(path, clock, lock, writer, reader)
-        await store._write(idempotency.prune)
+        store._start_pruning()
         return store
 
     async def close(self) -> None:
         """Finish the writes that were accepted, copy the log into the file, let the file go."""
-        if self._closed:
-            return
-        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="store-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._pruning is not None:
             await asyncio.wait([self._pruning])
-        await asyncio.to_thread(self._aside.shutdown)
+        await self._aside.close()
+        # The reader first: while it is open the log cannot be copied to its end.
         await self._reader.close()
         await self._writer.close()
         self._lock.release()
@@ -215,7 +216,8 @@ class Store(Reads, JobReads):
             Conflict: the key came before with another body.
         """
         submitted = await self._write(submit.submit, user_id, jobs, idempotency, max_queued)
-        self._prune_sometimes()
+        if self._clock.monotonic() - self._pruned >= PRUNE_EVERY_S and self._pruning is None:
+            self._start_pruning()
         return submitted
 
     async def assign(self, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
@@ -296,7 +298,7 @@ class Store(Reads, JobReads):
 
     async def audit(self) -> AuditReport:
         """Recompute everything from postings, jobs and attempts, as of one moment; writes go on meanwhile."""
-        return await self._beside(audit.audit)
+        return await self._aside.run(audit.audit)
 
     async def backup(self, target: Path) -> None:
         """Copy the database as of one moment to a new file (0600); writes go on meanwhile.
@@ -304,22 +306,16 @@ class Store(Reads, JobReads):
         Raises:
             StoreError: the target cannot be written.
         """
-        await self._beside(back_up, target)
+        await self._aside.run(lambda source: back_up(source, target, self._aside.look))
 
-    async def _beside(self, work: Callable[Concatenate[Path, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes long in a thread of its own, one at a time."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._aside, lambda: work(self.path, *args, **kwargs))
-
-    def _prune_sometimes(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._pruned >= PRUNE_EVERY_S and self._pruning is None:
-            self._pruned = now
-            self._pruning = asyncio.create_task(self._prune(), name="store-prune")
+    def _start_pruning(self) -> None:
+        self._pruned = self._clock.monotonic()
+        self._pruning = asyncio.create_task(self._prune(), name="store-prune")
 
     async def _prune(self) -> None:
         try:
-            with contextlib.suppress(Exception):  # the writer has logged it, and the next hour tries again
+            # A full disk is no reason not to start, and the next hour tries again.
+            with contextlib.suppress(Unavailable):
                 await self._write(idempotency.prune)
         finally:
             self._pruning = None
