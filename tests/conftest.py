@@ -207,24 +207,37 @@ class GridProcesses:
             node.says(r"(?i)connected|joined|online")
         return node
 
-    def gridx(
-        self, *args: str, user: str | None = None, check: bool = True, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the shell command against this grid."""
+    def shell_environ(self, user: str | None = None, **environ: str) -> dict[str, str]:
+        """The environment in which a person of this grid types commands."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
+        return {
+            **inherited,
+            "GRIDX_CONFIG": os.devnull,
+            "GRIDX_HOME": str(self.folder / f"shell-{user or 'nobody'}"),
+            "GRIDX_DATA_DIR": str(self.folder / f"data-{user or 'nobody'}"),
+            "GRIDX_COORDINATOR": self.http_url,
+            **environ,
+        }
+
+    def gridx(
+        self,
+        *args: str,
+        user: str | None = None,
+        check: bool = True,
+        stdin: str | None = None,
+        **environ: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the shell command against this grid; nobody's signs in nowhere."""
         done = subprocess.run(
             [sys.executable, "-m", "gridx", *args],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=180,
-            env={
-                **inherited,
-                "GRIDX_CONFIG": os.devnull,
-                "GRIDX_HOME": str(self.folder / f"shell-{user or 'nobody'}"),
-                "GRIDX_COORDINATOR": self.http_url,
-                **environ,
-            },
+            env=self.shell_environ(user, **environ),
+            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
         )
+        assert "Traceback" not in done.stderr, done.stderr
         if check:
             assert done.returncode == 0, (
                 f"gridx {' '.join(args)} -> {done.returncode}\n{done.stdout}{done.stderr}"
@@ -232,10 +245,7 @@ class GridProcesses:
         return done
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[GridProcesses]:
-    """A grid of real processes; whatever is still running at the end is stopped."""
-    grid = GridProcesses(tmp_path)
+def _until_stopped(grid: GridProcesses) -> Iterator[GridProcesses]:
     yield grid
     for node in reversed(grid.nodes):
         if node.process.poll() is None:
@@ -245,3 +255,27 @@ def processes(tmp_path: Path) -> Iterator[GridProcesses]:
             node.process.wait(20)
         except subprocess.TimeoutExpired:
             node.kill()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[GridProcesses]:
+    """A grid of real processes; whatever is still running at the end is stopped."""
+    yield from _until_stopped(GridProcesses(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridProcesses]:
+    """A coordinator and a worker of ann for all tests of a module; ann, bob and the admin are signed in."""
+    grid = GridProcesses(tmp_path_factory.mktemp("standing"))
+    # Removed at the end as in the other fixture, also when it does not come up.
+    stopping = _until_stopped(grid)
+    next(stopping)
+    try:
+        grid.coordinator()
+        grid.worker("ann", "desk")
+        grid.gridx("login", "ann", user="ann", GRIDX_PASSWORD="correct horse")
+        grid.gridx("login", "bob", "--register", user="bob", GRIDX_PASSWORD="correct horse")
+        grid.gridx("login", "admin", user="admin", GRIDX_PASSWORD=grid.admin_password)
+        yield grid
+    finally:
+        next(stopping, None)

@@ -192,6 +192,9 @@ class Fleet:
         member.record = replace(member.record, paused=record.paused)
         if not record.paused:
             member.draining = False
+            if member.told == "paused":
+                # It said so because it was told so; its next sample says what is true.
+                member.told, member.told_reason = "online", ""
         self._touch(member)
 
     def drained(self, worker_id: int) -> None:
