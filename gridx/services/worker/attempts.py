@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -47,7 +46,8 @@ class Attempts:
         self._leases = leases
         self._teller = teller
         self._pids = pids
-        self._remembered: deque[int] = deque(maxlen=REMEMBERED)
+        self._remembered: dict[int, bool] = {}
+        """Attempts that were here lately, oldest first, and whether the coordinator knows how they ended."""
         self._drops: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         for entry, end in spool.recovered:
@@ -69,7 +69,7 @@ class Attempts:
         if id in self.reports or id in self.running or id in self._remembered:
             log.debug("attempt %d was assigned twice", id)
             return
-        self._remembered.append(id)
+        self._remember(id)
         held = [attempt.assignment for attempt in self.running.values()]
         reason = refusal(assignment, offer=offer, held=held, owner=owner, standing=standing)
         if reason:
@@ -97,7 +97,7 @@ class Attempts:
                 if self.reports[id].finished is None:
                     log.info("attempt %d is cancelled: %s", id, safetext.line(reason) or "no reason given")
                     self.running[id].cancel(safetext.line(reason))
-            else:
+            elif not self._remembered.get(id):
                 self._teller.say(
                     Finished(attempt_id=id, outcome="cancelled", reason="It was not running here.")
                 )
@@ -108,6 +108,7 @@ class Attempts:
             report = self.reports.get(id)
             if report is None:
                 continue
+            self._remember(id, settled=True)
             if report.finished is None:
                 self.kill(id, "the coordinator does not want it any more")
             else:
@@ -169,6 +170,12 @@ class Attempts:
             self.running.pop(attempt.id, None)
             self._tasks.pop(attempt.id, None)
             self._changed.set()
+
+    def _remember(self, id: int, *, settled: bool = False) -> None:
+        self._remembered.pop(id, None)
+        self._remembered[id] = settled
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def _forget(self, entry: Entry) -> None:
         self._leases.end(entry.attempt_id)

@@ -34,8 +34,13 @@ class Lookout:
 
     async def look(self) -> tuple[Offer, str]:
         """The offer as it is now, and why the sandbox cannot run anything; empty when it can."""
-        before = self._status.unready if self._status else ""
-        self._status = await self._ask()
+        last = self._status
+        before = last.unready if last else ""
+        status = await self._ask()
+        if status.unready and last is not None:
+            # What it will run again is still offered: the state says that nothing runs now.
+            status = replace(status, runtimes=last.runtimes)
+        self._status = status
         if self._status.unready and not before:
             log.warning("cannot run anything now: %s", safetext.line(self._status.unready))
         elif before and not self._status.unready:
@@ -68,6 +73,5 @@ class Lookout:
         except Exception as error:
             # Whatever is wrong with an engine, the worker waits for it to come back.
             why = f"the sandbox cannot be asked: {error}"
-        # Its runtimes are still offered: the state says that nothing runs now.
         last = self._status or SandboxStatus("process", False, ())
         return replace(last, unready=safetext.line(why))

@@ -36,6 +36,8 @@ MARK_BYTES: Final = 16 << 10
 """Output after which a light sample is sent, to learn that it has arrived."""
 GATHER_S: Final = 0.02
 """How long output that is not urgent is gathered after some was sent."""
+MESSAGE_GAP_S: Final = 0.002
+"""Between two messages: a burst travels in few of them."""
 FRAMES_PER_ATTEMPT: Final = 4
 """Started, a piece of each stream, finished: what one message says of one attempt at most."""
 REMIND_S: Final = 10.0
@@ -154,6 +156,7 @@ class Outbox:
             self._hurry.clear()
             while batch := await self._batch():
                 await send(batch)
+                await asyncio.sleep(MESSAGE_GAP_S)
             self._all_told.set()
 
     async def _batch(self) -> list[WorkerFrame]:

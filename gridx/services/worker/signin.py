@@ -33,7 +33,7 @@ log = logging.getLogger("gridx.worker")
 T = TypeVar("T")
 
 PasswordSource = Callable[[bool], str | None]
-"""Gives a password, or None where there is none; may ask a person, so it runs in a thread. Called with False."""
+"""Gives a password, or None where there is none; called with False, in a thread: it may ask a person."""
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 MAX_ANSWER_BYTES: Final = 1 << 20
