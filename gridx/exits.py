@@ -41,11 +41,9 @@ def ending(run: Callable[[], int]) -> int:
     except BrokenPipeError:
         _silence()
         return EXIT_BROKEN_PIPE
-    except SystemExit as end:
-        # click answers a broken pipe with the exit code that means a failed job here.
-        if isinstance(end.__context__, BrokenPipeError):
-            return EXIT_BROKEN_PIPE
-        raise
+    except SystemExit:
+        # click's answer to a broken pipe, and to nothing else when it is called from a program.
+        return EXIT_BROKEN_PIPE
     except Exception as error:
         what = str(error) or "no reason given"
         complain(
