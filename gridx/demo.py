@@ -97,15 +97,13 @@ class Demo:
         self._url = self._says(coordinator, r"HTTP API: (http://\S+)")
         ws_url = self._says(coordinator, r"WebSocket: (ws://\S+)")
         self._passwords["admin"] = self._says(coordinator, r"password: (\S+)")
-        where = {"COORDINATOR_HTTP": self._url, "COORDINATOR_WS": ws_url}
+        ports = ("--http-port", self._url.rpartition(":")[2], "--ws-port", re.split("[:/]", ws_url)[4])
         workers = [
             self._node(
                 "worker",
-                "--user",
-                owner,
+                *("--user", owner, "--coordinator-ip", "127.0.0.1", *ports),
                 name=owner,
                 GRIDX_WORKER_NAME=f"{owner}-pc",
-                **where,
                 GRIDX_PASSWORD=self._passwords[owner],
             )
             for owner in OWNERS
