@@ -94,7 +94,7 @@ class GridApp(App[None]):
         self.state = GridState(self.clock)
         self.feed = Feed(client, self.state, self.changed)
         self.local = LocalMachine(settings.data_path, self.clock)
-        self.desk = Dashboard()
+        self.desk: Dashboard
         self.frozen = False
         self._palettes: dict[str, Palette] = {}
         self._paint_timer: Timer | None = None
@@ -113,6 +113,7 @@ class GridApp(App[None]):
         if self.ascii_only:
             ScrollBar.renderer = AsciiScrollBar
         self.theme_changed_signal.subscribe(self, self._theme_changed)
+        self.desk = Dashboard()
         self.push_screen(self.desk)
         self.run_worker(self._live(), name="feed")
         self.run_worker(self.local.run(), name="local machine")
@@ -170,7 +171,7 @@ class GridApp(App[None]):
 
     def _paint(self) -> None:
         self._paint_timer = None
-        if self.frozen or not self.desk.is_mounted:
+        if self.frozen or not self.is_running or not self.desk.is_mounted:
             return
         self._painted_at = self.clock.monotonic()
         changes = self.state.take()
@@ -183,7 +184,7 @@ class GridApp(App[None]):
             self.desk.toast(changes.ended)
 
     def _tick(self) -> None:
-        if self.frozen:
+        if self.frozen or not self.is_running:
             return
         with self.batch_update():
             if self.screen is self.desk:

@@ -70,7 +70,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     # The dashboard.
     Command("desk", "submit", "f5,ctrl+j", "submit", "Run", "Submit the program in the editor.", True),
     *(
-        Command("desk", name, f"{n},alt+{n}", f"pane('{name}')", title, f"Go to the pane {title}.")
+        Command("desk", f"pane_{name}", f"{n},alt+{n}", f"pane('{name}')", title, f"Go to the pane {title}.")
         for n, (name, title) in enumerate(PANES, 1)
     ),
     Command("desk", "next", "ctrl+right,alt+right", "turn(1)", "Next pane", "Go to the next pane."),

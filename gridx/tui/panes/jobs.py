@@ -54,6 +54,7 @@ _SORTS: Final[dict[str, Callable[[Job], Any]]] = {
     "cost": lambda job: (job.charge if job.state.ended else job.hold, job.id),
 }
 SEARCH_DELAY_S: Final = 0.3
+EMPTY: Final = "No jobs yet. F5 runs the program in the editor."
 
 
 class JobsPane(Pane):
@@ -75,24 +76,17 @@ class JobsPane(Pane):
         self._newer: list[int | None] = []
         self._search: Timer | None = None
         self._wanted: int | None = None
+        self.table = GridTable(COLUMNS, self._cells, empty=EMPTY)
+        self.finder = Finder("filter", "words  state:running  owner:ann  worker:lab")
+        self._said = Static(id="job-note", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield GridTable(COLUMNS, self._cells, empty="No jobs yet. F5 runs the program in the editor.")
-        yield Finder("filter", "words  state:running  owner:ann  worker:lab")
-        yield Static(id="job-note", markup=False)
+        yield self.table
+        yield self.finder
+        yield self._said
 
     def on_mount(self) -> None:
         self.table.set_arrow(self.sort, down=self.down)
-
-    @property
-    def table(self) -> GridTable:
-        """The list."""
-        return self.query_one(GridTable)
-
-    @property
-    def finder(self) -> Finder:
-        """The filter field."""
-        return self.query_one(Finder)
 
     @property
     def entry(self) -> Widget:
@@ -135,11 +129,7 @@ class JobsPane(Pane):
         jobs = self._shown()
         jobs.sort(key=_SORTS[self.sort], reverse=self.down)
         table = self.table
-        table.empty = (
-            "No job passes the filter. Esc clears it."
-            if self.filter
-            else "No jobs yet. F5 runs the program in the editor."
-        )
+        table.empty = "No job passes the filter. Esc clears it." if self.filter else EMPTY
         table.show([job.id for job in jobs])
         if self._wanted is not None and self._wanted in table.keys:
             table.select(self._wanted)
@@ -181,7 +171,7 @@ class JobsPane(Pane):
     def _note(self) -> None:
         """The line below the list: what there is to say about the chosen job."""
         job = self.job
-        note = self.query_one("#job-note", Static)
+        note = self._said
         if job is None:
             note.update("")
             return

@@ -82,31 +82,31 @@ class LedgerPane(Pane):
         self._accounts = False
         self._verdict: Content | None = None
         self._timer: Timer | None = None
+        self._readout = Readout(id="balance")
+        self._entry_table = GridTable(ENTRIES, self._cells, empty="No entries yet.", sticky=False)
+        self._user_table = GridTable(USERS, self._user_cells, empty="No accounts.")
+        self.finder = Finder("filter", "words of kind, job and reason")
+        self._said = Static(id="verdict", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield Readout(id="balance")
-        yield GridTable(ENTRIES, self._cells, empty="No entries yet.", id="entries", sticky=False)
-        yield GridTable(USERS, self._user_cells, empty="No accounts.", id="accounts")
-        yield Finder("filter", "words of kind, job and reason")
-        yield Static(id="verdict", markup=False)
+        yield self._readout
+        yield self._entry_table
+        yield self._user_table
+        yield self.finder
+        yield self._said
 
     def on_mount(self) -> None:
-        self.query_one("#accounts").display = False
-        self.query_one("#verdict").display = False
+        self._user_table.display = False
+        self._said.display = False
 
     @property
     def table(self) -> GridTable:
         """The list that is shown."""
-        return self.query_one("#accounts" if self._accounts else "#entries", GridTable)
+        return self._user_table if self._accounts else self._entry_table
 
     @property
     def entry(self) -> Widget:
         return self.table
-
-    @property
-    def finder(self) -> Finder:
-        """The filter field."""
-        return self.query_one(Finder)
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -155,9 +155,9 @@ class LedgerPane(Pane):
 
     def _fill(self) -> None:
         shown = [entry.id for entry in self.entries.values() if self._passes(entry)]
-        self.query_one("#entries", GridTable).show(shown)
+        self._entry_table.show(shown)
         names = sorted(self.balances, key=str.casefold)
-        self.query_one("#accounts", GridTable).show(names)
+        self._user_table.show(names)
         self._summary()
 
     def _passes(self, entry: Entry) -> bool:
@@ -171,7 +171,7 @@ class LedgerPane(Pane):
         self.title(
             f"{len(self.balances)} accounts" if self._accounts else f"of {safetext.line(balance.user)}"
         )
-        width = self.query_one("#balance", Readout).size.width or self.size.width - 2
+        width = self._readout.size.width or self.size.width - 2
         lines = [
             [
                 Part(" balance ", "muted"),
@@ -194,7 +194,7 @@ class LedgerPane(Pane):
             )
             most = f" most {describe.credits_short(max(values))} a day" if any(values) else ""
             lines.append([Part(f" {label} ", "muted"), Part(drawn, "primary"), Part(most, "muted")])
-        self.query_one("#balance", Readout).show(lines)
+        self._readout.show(lines)
 
     def _cells(self, key: Key) -> Row | None:
         entry = self.entries.get(key) if isinstance(key, int) else None
@@ -293,8 +293,8 @@ class LedgerPane(Pane):
             self.grid.tell("Only an administrator sees all accounts.", severity="warning")
             return
         self._accounts = not self._accounts
-        self.query_one("#accounts").display = self._accounts
-        self.query_one("#entries").display = not self._accounts
+        self._user_table.display = self._accounts
+        self._entry_table.display = not self._accounts
         self.table.focus()
         self._read_now()
 
@@ -322,9 +322,8 @@ class LedgerPane(Pane):
         )
 
     def _say(self, text: Content) -> None:
-        verdict = self.query_one("#verdict", Static)
-        verdict.display = True
-        verdict.update(text)
+        self._said.display = True
+        self._said.update(text)
 
     def action_copy(self) -> None:
         """Copy the line under the cursor."""

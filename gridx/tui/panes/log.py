@@ -31,24 +31,16 @@ class LogPane(Pane):
         super().__init__()
         self.level = logging.INFO
         self._seen = 0
+        self.view = LineView(marks=2, empty="Nothing was logged yet.")
+        self.finder = Finder("search", "text; n and N go on and back")
 
     def compose(self) -> ComposeResult:
-        yield LineView(marks=2, empty="Nothing was logged yet.")
-        yield Finder("search", "text; n and N go on and back")
-
-    @property
-    def view(self) -> LineView:
-        """The lines."""
-        return self.query_one(LineView)
+        yield self.view
+        yield self.finder
 
     @property
     def entry(self) -> Widget:
         return self.view
-
-    @property
-    def finder(self) -> Finder:
-        """The search field."""
-        return self.query_one(Finder)
 
     def apply(self, changes: Changes) -> None:
         self._read()

@@ -34,19 +34,14 @@ class MonitorPane(Pane):
 
     NAME = "monitor"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.readout = Readout(id="machine")
+        self.table = GridTable(COLUMNS, self._cells)
+
     def compose(self) -> ComposeResult:
-        yield Readout(id="machine")
-        yield GridTable(COLUMNS, self._cells)
-
-    @property
-    def table(self) -> GridTable:
-        """The machines."""
-        return self.query_one(GridTable)
-
-    @property
-    def readout(self) -> Readout:
-        """The chosen machine."""
-        return self.query_one(Readout)
+        yield self.readout
+        yield self.table
 
     @property
     def entry(self) -> Widget:

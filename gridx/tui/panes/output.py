@@ -47,20 +47,12 @@ class OutputPane(Pane):
         """The job's end has been written below its output."""
         self._open: Stream | None = None
         self._delay: Timer | None = None
+        self.view = LineView(marks=2, empty="Choose a job to see what it writes.")
+        self.finder = Finder("search", "text; n and N go on and back")
 
     def compose(self) -> ComposeResult:
-        yield LineView(marks=2, empty="Choose a job to see what it writes.")
-        yield Finder("search", "text; n and N go on and back")
-
-    @property
-    def view(self) -> LineView:
-        """The text."""
-        return self.query_one(LineView)
-
-    @property
-    def finder(self) -> Finder:
-        """The search field."""
-        return self.query_one(Finder)
+        yield self.view
+        yield self.finder
 
     @property
     def entry(self) -> Widget:

@@ -42,9 +42,9 @@ class Pane(Vertical, Drawn):
 
     def title(self, about: str = "", right: str = "") -> None:
         """Set the frame's title: number, name and a few words; ``right`` stands at its lower edge."""
-        words = f" {NUMBERS[self.NAME]} {TITLES[self.NAME]} "
-        self.border_title = Content.assemble(words, (f"{about} " if about else "", "not bold"))
-        self.border_subtitle = Content(f" {right} " if right else "")
+        words = f"{NUMBERS[self.NAME]} {TITLES[self.NAME]}"
+        self.border_title = Content.assemble(words, (f"  {about}" if about else "", "not bold"))
+        self.border_subtitle = Content(right)
 
     def apply(self, changes: Changes) -> None:
         """Take changes in; called at most four times a second, and only while the pane is shown."""
@@ -76,17 +76,13 @@ class Finder(Static):
     def __init__(self, label: str, placeholder: str) -> None:
         super().__init__()
         self._label = label
-        self._placeholder = placeholder
+        self.field = Field(placeholder=placeholder)
+        self._said = Static("", classes="note", markup=False)
 
     def compose(self) -> ComposeResult:
         yield Static(self._label, markup=False)
-        yield Field(placeholder=self._placeholder)
-        yield Static("", classes="note", markup=False)
-
-    @property
-    def field(self) -> Field:
-        """The field."""
-        return self.query_one(Field)
+        yield self.field
+        yield self._said
 
     @property
     def text(self) -> str:
@@ -111,4 +107,4 @@ class Finder(Static):
 
     def note(self, text: str) -> None:
         """A few words behind the field."""
-        self.query_one(".note", Static).update(Content(text))
+        self._said.update(Content(text))

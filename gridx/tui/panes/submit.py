@@ -66,9 +66,15 @@ class SubmitPane(Pane):
         """What a resubmitted job had besides the fields shown here."""
         self._quote_timer: Timer | None = None
         self._sending = False
+        self.editor = Editor(SAMPLE, id="code")
+        self._fields = {
+            name: Field("sample" if name == "name" else value, placeholder=placeholder, id=f"field-{name}")
+            for name, _, value, placeholder in FIELDS
+        }
+        self._said = Static(id="price", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield Editor(SAMPLE, id="code")
+        yield self.editor
         with Vertical(id="form"):
             with Horizontal(classes="row"):
                 yield from self._labelled(0)
@@ -78,7 +84,7 @@ class SubmitPane(Pane):
             with Horizontal(classes="row"):
                 yield from self._labelled(3)
                 yield from self._labelled(4)
-            yield Static(id="price", markup=False)
+            yield self._said
             with Horizontal(classes="buttons"):
                 yield Button("Run (F5)", id="run", variant="primary", compact=True)
                 yield Button("Open", id="open", compact=True)
@@ -86,18 +92,13 @@ class SubmitPane(Pane):
                 yield Button("New", id="clear", compact=True)
 
     def _labelled(self, number: int) -> ComposeResult:
-        name, label, value, placeholder = FIELDS[number]
+        name, label, *_ = FIELDS[number]
         yield Static(label, classes="label", markup=False)
-        yield Field("sample" if name == "name" else value, placeholder=placeholder, id=f"field-{name}")
+        yield self._fields[name]
 
     def on_mount(self) -> None:
         self._entitle()
         self._requote()
-
-    @property
-    def editor(self) -> Editor:
-        """The program."""
-        return self.query_one(Editor)
 
     @property
     def entry(self) -> Widget:
@@ -110,7 +111,7 @@ class SubmitPane(Pane):
 
     def field(self, name: str) -> Field:
         """The field of one value of the spec."""
-        return self.query_one(f"#field-{name}", Field)
+        return self._fields[name]
 
     def spec(self) -> JobSpec:
         """What would be submitted.
@@ -157,7 +158,7 @@ class SubmitPane(Pane):
     @on(TextArea.Changed)
     def _typed(self, event: Input.Changed | TextArea.Changed) -> None:
         event.stop()
-        if isinstance(event, Input.Changed) or self.query_one("#price").has_class("problem"):
+        if isinstance(event, Input.Changed) or self._said.has_class("problem"):
             self._requote()
 
     def apply(self, changes: Changes) -> None:
@@ -195,7 +196,7 @@ class SubmitPane(Pane):
 
     def _price(self, quote: Quote) -> None:
         self._mark(None)
-        price = self.query_one("#price", Static)
+        price = self._said
         price.remove_class("problem")
         said: list[str | tuple[str, str]] = [
             "at most ",
@@ -215,7 +216,7 @@ class SubmitPane(Pane):
     def _problem(self, error: GridError) -> None:
         """Say what is wrong, beside the field it is about."""
         self._mark(error.details.get("field"))
-        price = self.query_one("#price", Static)
+        price = self._said
         price.add_class("problem")
         price.update(Content(safetext.line(str(error), limit=500)))
 

@@ -57,20 +57,17 @@ class WorkersPane(Pane):
         super().__init__()
         self.sort = "name"
         self.down = False
-
-    def compose(self) -> ComposeResult:
-        yield GridTable(
+        self.table = GridTable(
             COLUMNS, self._cells, empty="No worker yet. gridx-tui --role worker on another machine joins it."
         )
-        yield Static(id="worker-note", markup=False)
+        self._said = Static(id="worker-note", markup=False)
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self._said
 
     def on_mount(self) -> None:
         self.table.set_arrow(self.sort, down=self.down)
-
-    @property
-    def table(self) -> GridTable:
-        """The list."""
-        return self.query_one(GridTable)
 
     @property
     def entry(self) -> Widget:
@@ -131,7 +128,7 @@ class WorkersPane(Pane):
         )
 
     def _note(self) -> None:
-        note = self.query_one("#worker-note", Static)
+        note = self._said
         machine = self.machine
         if machine is None:
             note.update("")

@@ -47,15 +47,29 @@ class Dashboard(Screen[None], Drawn):
 
     def __init__(self) -> None:
         super().__init__()
+        self.jobs = JobsPane()
+        self.submit = SubmitPane()
+        self.output = OutputPane()
+        self.panes: tuple[Pane, ...] = (
+            self.jobs,
+            self.submit,
+            self.output,
+            MonitorPane(),
+            WorkersPane(),
+            LedgerPane(),
+            LogPane(),
+        )
+        """All panes, in the order of their numbers."""
+        self._head = Bar(id="head")
+        self._tab_line = Bar(id="tabs")
+        self._desk = Desk(*self.panes)
         self.recent: list[str] = []
         self.zoomed = False
 
     def compose(self) -> ComposeResult:
-        yield Bar(id="head")
-        yield Bar(id="tabs")
-        yield Desk(
-            JobsPane(), SubmitPane(), OutputPane(), MonitorPane(), WorkersPane(), LedgerPane(), LogPane()
-        )
+        yield self._head
+        yield self._tab_line
+        yield self._desk
         yield KeyBar(id="keys")
         with Middle(id="too-small"):
             yield Static(id="too-small-text", markup=False)
@@ -70,30 +84,10 @@ class Dashboard(Screen[None], Drawn):
 
     def pane(self, name: str) -> Pane:
         """A pane by its name."""
-        return self.query_one(f"#{name}", Pane)
-
-    @property
-    def panes(self) -> list[Pane]:
-        """All panes, in order of their numbers."""
-        return [self.pane(name) for name, _ in PANES]
-
-    @property
-    def jobs(self) -> JobsPane:
-        """The list of jobs."""
-        return self.query_one(JobsPane)
-
-    @property
-    def output(self) -> OutputPane:
-        """The output."""
-        return self.query_one(OutputPane)
-
-    @property
-    def submit(self) -> SubmitPane:
-        """The editor and its form."""
-        return self.query_one(SubmitPane)
+        return next(pane for pane in self.panes if name == pane.NAME)
 
     def _arrange(self) -> None:
-        desk = self.query_one(Desk)
+        desk = self._desk
         width, height = desk.size if desk.size.area else (self.size.width, self.size.height - FRAME_LINES)
         small = self.size.width < arrangement.LEAST_WIDTH or self.size.height < arrangement.LEAST_HEIGHT
         self.set_class(small, "-small")
@@ -109,6 +103,11 @@ class Dashboard(Screen[None], Drawn):
             if pane.missed:
                 pane.missed = False
                 pane.shown()
+        focused = self._pane_of(self.focused)
+        if self.is_current and (focused is None or not focused.display):
+            entry = self.pane(next(name for name in self.recent if name in boxes)).entry
+            if entry is not None:
+                entry.focus(scroll_visible=False)
         self._tabs()
 
     @on(Desk.Resized)
@@ -184,7 +183,7 @@ class Dashboard(Screen[None], Drawn):
             right.append(Part(f"{grid.client.url.removeprefix('http://')} ", "muted"))
         else:
             right.append(Part(f" {self._lost()} ", "warning strong"))
-        self.query_one("#head", Bar).show(left, right)
+        self._head.show(left, right)
 
     def _lost(self) -> str:
         link = self.grid.state.link
@@ -215,7 +214,7 @@ class Dashboard(Screen[None], Drawn):
         counts += [f"{running} running"] if running else []
         counts += [f"{waiting} waiting"] if waiting else []
         counts.append(f"{online} worker{'' if online == 1 else 's'}")
-        self.query_one("#tabs", Bar).show(parts, [Part(f" {' · '.join(counts)} ", "muted")])
+        self._tab_line.show(parts, [Part(f" {' · '.join(counts)} ", "muted")])
 
     def watching(self, job_id: int) -> bool:
         """Whether the user sees this job's output right now."""
@@ -250,17 +249,11 @@ class Dashboard(Screen[None], Drawn):
         """A job was submitted: show what it writes, without taking the editor away where both fit."""
         self.jobs.choose(job.id)
         self.output.choose(job.id)
-        focused = self.focused
-        self.bring("output")
-        if focused is not None and not self._visible(focused):
-            self.go("output")
-        look = JOB_LOOKS[job.state]
+        others = [name for name in self.recent if name != "output"]
+        self.recent = [*others[:1], "output", *others[1:]]
+        self._arrange()
         if not self.output.display:
-            self.grid.tell(f"Job {job.id} is {look.word}.")
-
-    def _visible(self, widget: Widget) -> bool:
-        pane = self._pane_of(widget)
-        return pane is None or bool(pane.display)
+            self.go("output")
 
     @on(EditWanted)
     def _edit_wanted(self, message: EditWanted) -> None:

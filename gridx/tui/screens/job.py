@@ -37,19 +37,22 @@ class JobScreen(Screen[None], Drawn):
         self.job_id = job_id
         self.receipt: Receipt | None = None
         self._full: Job | None = None
+        self._head = Bar(id="job-head")
+        self._said = Static(id="job-text", markup=False)
+        self._editor = Editor(read_only=True)
 
     def compose(self) -> ComposeResult:
-        yield Bar(id="job-head")
+        yield self._head
         with Horizontal(id="job-body"):
             with VerticalScroll(id="job-facts", classes="pane"):
-                yield Static(id="job-text", markup=False)
+                yield self._said
             with Vertical(id="job-code", classes="pane"):
-                yield Editor(read_only=True)
+                yield self._editor
         yield KeyBar()
 
     def on_mount(self) -> None:
-        self.query_one("#job-facts").border_title = Content(" What happened ")
-        self.query_one("#job-code").border_title = Content(" Program ")
+        self.query_one("#job-facts").border_title = Content("What happened")
+        self.query_one("#job-code").border_title = Content("Program")
         self.query_one("#job-facts").focus()
         self._show()
         self._read_soon()
@@ -78,11 +81,11 @@ class JobScreen(Screen[None], Drawn):
             self.receipt = await self.grid.client.receipt(self.job_id)
         except GridError as error:
             if self._full is None:
-                self.query_one("#job-text", Static).update(Content(safetext.line(str(error), limit=500)))
+                self._said.update(Content(safetext.line(str(error), limit=500)))
             return
         self._full = job
         if isinstance(job.spec, JobSpec):
-            editor = self.query_one(Editor)
+            editor = self._editor
             code = safetext.clean(job.spec.code)
             if editor.text != code:
                 editor.put(code)
@@ -98,7 +101,7 @@ class JobScreen(Screen[None], Drawn):
         if job is None:
             return
         look = JOB_LOOKS[job.state]
-        self.query_one("#job-head", Bar).show(
+        self._head.show(
             [
                 Part(f" Job {job.id} ", "strong"),
                 Part(job_title(job)),
@@ -109,7 +112,7 @@ class JobScreen(Screen[None], Drawn):
         )
         if self._full is not None:
             text = jobtext.whole(self._full, self.receipt, self.grid.clock.now(), ascii_only=self.ascii_only)
-            self.query_one("#job-text", Static).update(text)
+            self._said.update(text)
 
     # -- acting ------------------------------------------------------------------------------------------
 

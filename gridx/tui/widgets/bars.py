@@ -13,7 +13,6 @@ from textual.strip import Strip
 from gridx.tui.cells import fit
 from gridx.tui.widgets.drawn import Drawn
 
-
 FIRST_ACTIONS: Final = ("submit", "back")
 """What stands first in the line of keys, wherever one is."""
 
