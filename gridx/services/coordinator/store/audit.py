@@ -276,7 +276,8 @@ def audit(db: sqlite3.Connection) -> AuditReport:
     findings = [*_file(db), *_books(db)]
 
     def number(sql: str) -> int:
-        return int(db.execute(sql).fetchone()[0])
+        found = _rows(db, sql, 1)
+        return 0 if isinstance(found, AuditFinding) else int(found[0][0])
 
     return AuditReport(
         ok=not findings,
@@ -290,11 +291,26 @@ def audit(db: sqlite3.Connection) -> AuditReport:
     )
 
 
+def _rows(db: sqlite3.Connection, sql: str, most: int) -> list[tuple[Any, ...]] | AuditFinding:
+    """What a query finds, or that the file is too damaged to tell."""
+    try:
+        return db.execute(sql).fetchmany(most)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        return AuditFinding(check="integrity", message=f"The file is damaged: {error}.")
+
+
 def _file(db: sqlite3.Connection) -> Iterator[AuditFinding]:
-    for (line,) in db.execute("PRAGMA integrity_check(50)"):
+    lines = _rows(db, f"PRAGMA integrity_check({MAX_FINDINGS})", MAX_FINDINGS)
+    if isinstance(lines, AuditFinding):
+        yield lines
+        return
+    for (line,) in lines:
         if line != "ok":
             yield AuditFinding(check="integrity", message=f"The file is damaged: {line}.")
-    for table, row, parent, _ in db.execute("PRAGMA foreign_key_check").fetchmany(MAX_FINDINGS):
+    broken = _rows(db, "PRAGMA foreign_key_check", MAX_FINDINGS)
+    for table, row, parent, _ in () if isinstance(broken, AuditFinding) else broken:
         yield AuditFinding(
             check="foreign keys", message=f"Row {row} of {table} names a row of {parent} that is not there."
         )
@@ -302,7 +318,10 @@ def _file(db: sqlite3.Connection) -> Iterator[AuditFinding]:
 
 def _books(db: sqlite3.Connection) -> Iterator[AuditFinding]:
     for check in CHECKS:
-        found: list[tuple[Any, ...]] = db.execute(check.sql).fetchmany(MAX_FINDINGS + 1)
+        found = _rows(db, check.sql, MAX_FINDINGS + 1)
+        if isinstance(found, AuditFinding):
+            yield AuditFinding(check=check.name, message=found.message)
+            continue
         for row in found[:MAX_FINDINGS]:
             yield AuditFinding(check=check.name, message=check.say(*row))
         if len(found) > MAX_FINDINGS:

@@ -1,0 +1,163 @@
+"""The audit finds what somebody changed behind the store's back, and says it in words."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from gridx.messages import AttemptState
+from gridx.services.coordinator.store.audit import CHECKS, audit
+
+
+@pytest.fixture
+async def busy(grid):
+    """Jobs in every stage: 1 succeeded, 2 running, 3 queued, 4 lost an attempt and waits, 5 cancelled."""
+    _, one = await grid.run()
+    await grid.store.finish_attempt(one, grid.end(charge=40, fee=4))
+    await grid.run()
+    await grid.submit()
+    fourth, attempt_id = await grid.run()
+    await grid.store.requeue_attempt(attempt_id, AttemptState.BROKEN, "", fault=True)
+    await grid.store.cancel((await grid.submit()).id, "")
+    assert fourth.id == 4
+    await grid.sound()
+    return grid
+
+
+UNLOCK = (
+    "DROP TRIGGER postings_stay",
+    "DROP TRIGGER postings_remain",
+    "DROP TRIGGER transactions_stay",
+    "DROP TRIGGER transactions_remain",
+    "DROP INDEX transactions_one_settle",
+)
+
+TAMPERED = [
+    (
+        "balances",
+        "UPDATE accounts SET balance = balance + 5000000 WHERE user_id = 1",
+        "The account ann says 5.00066",
+    ),
+    (
+        "balances",
+        "UPDATE accounts SET balance = 0 WHERE kind = 'escrow'",
+        "The account escrow says 0 credits",
+    ),
+    ("overdraft", "UPDATE accounts SET balance = -1 WHERE user_id = 2", "bob is overdrawn: -0.000001"),
+    (
+        "escrow",
+        "UPDATE accounts SET balance = 1 WHERE kind = 'escrow'",
+        "the jobs that have not ended hold 0.0003",
+    ),
+    ("held", "UPDATE accounts SET held = 7 WHERE user_id = 1", "ann says that 0.000007 credits are held"),
+    ("earned", "UPDATE accounts SET earned = 1 WHERE user_id = 2", "it was paid 0.000036"),
+    ("spent", "UPDATE accounts SET spent = 1 WHERE user_id = 1", "its jobs were charged 0.00004"),
+    ("waiting", "UPDATE accounts SET waiting = 9 WHERE user_id = 1", "ann says that 9 jobs wait; 2 do"),
+    ("workers' earnings", "UPDATE workers SET earned = 1", "its attempts come to 0.000036"),
+    ("sum zero", "UPDATE postings SET amount = amount + 1 WHERE id = 1", "transaction 1 (grant) sum to"),
+    ("sum zero", "DELETE FROM postings WHERE transaction_id = 2", "Transaction 2 (hold) has no postings"),
+    ("holds", "UPDATE jobs SET hold = 99 WHERE id = 2", "Job 2 should have held 0.000099"),
+    (
+        "holds",
+        "DELETE FROM transactions WHERE job_id = 3",
+        "Job 3 should have held 0.0001 credits; 0 transactions",
+    ),
+    (
+        "settlement",
+        "UPDATE transactions SET kind = 'settle' WHERE job_id = 1 AND kind = 'release'",
+        "Job 1 has ended",
+    ),
+    (
+        "settlement",
+        "DELETE FROM transactions WHERE job_id = 5 AND kind = 'release'",
+        "0 releases gave back 0.",
+    ),
+    (
+        "early payment",
+        "UPDATE jobs SET state = 'queued', ended_at = NULL WHERE id = 5",
+        "Job 5 is queued, but 0.0001 credits of its hold have left escrow",
+    ),
+    ("charges", "UPDATE jobs SET charge = 41 WHERE id = 1", "Job 1 says it was charged 0.000041"),
+    ("payments", "UPDATE attempts SET fee = 0 WHERE id = 1", "the worker's owner got 0.000036"),
+    ("payments", "UPDATE attempts SET charge = 50 WHERE id = 1", "Attempt 1 of job 1 was charged 0.00005"),
+    ("unpaid ends", "UPDATE attempts SET charge = 5 WHERE state = 'broken'", "is broken and was charged"),
+    (
+        "live attempts",
+        "UPDATE jobs SET state = 'running', attempt_id = 1 WHERE id = 3",
+        "has 0 live attempts",
+    ),
+    (
+        "live attempts",
+        "UPDATE attempts SET state = 'assigned' WHERE id = 2",
+        "Job 2 is running, but its attempt is",
+    ),
+    (
+        "live attempts",
+        "UPDATE jobs SET attempt_id = 1 WHERE id = 2",
+        "its live attempt is not its current one",
+    ),
+    (
+        "live attempts",
+        "UPDATE jobs SET state = 'queued' WHERE id = 2",
+        "Job 2 is queued and has 1 live attempts",
+    ),
+    (
+        "ends",
+        "UPDATE jobs SET state = 'failed' WHERE id = 1",
+        "Job 1 is failed, but its last attempt is succeeded",
+    ),
+    ("counts", "UPDATE jobs SET attempts = 2 WHERE id = 2", "Job 2 says 2 attempts"),
+    ("payloads", "DELETE FROM job_payloads WHERE job_id = 3", "Job 3 has lost its program"),
+    (
+        "output",
+        "UPDATE attempts SET stdout_bytes = 3 WHERE id = 1",
+        "says 3 + 0 bytes of output; 0 + 0 are stored",
+    ),
+    (
+        "foreign keys",
+        "UPDATE jobs SET worker_id = 99 WHERE id = 1",
+        "names a row of workers that is not there",
+    ),
+    ("accounts", "DELETE FROM accounts WHERE user_id = 2", "bob has no account"),
+]
+
+
+@pytest.mark.parametrize(("check", "statement", "words"), TAMPERED)
+async def test_what_was_changed_by_hand_is_found(busy, tamper, check, statement, words):
+    tamper(*UNLOCK, statement)
+    report = await busy.store.audit()
+    assert not report.ok
+    said = [finding.message for finding in report.findings if finding.check == check]
+    assert any(words in message for message in said), report.findings
+
+
+async def test_every_check_was_seen_to_find_something(busy):
+    assert {check.name for check in CHECKS} <= {check for check, _, _ in TAMPERED}
+
+
+async def test_many_differences_of_a_kind_are_cut_short(busy, tamper):
+    await busy.store.submit(busy.ann, [busy.new_job(hold=0)] * 60, max_queued=1000)
+    tamper("DELETE FROM job_payloads")
+    said = [f.message for f in (await busy.store.audit()).findings if f.check == "payloads"]
+    assert len(said) == 51
+    assert said[-1] == "There are more of this kind."
+
+
+async def test_the_ledger_cannot_be_rewritten_by_mistake(busy, tamper):
+    for statement in ("UPDATE postings SET amount = 1", "DELETE FROM transactions"):
+        with pytest.raises(sqlite3.IntegrityError, match="are never"):
+            tamper(statement)
+
+
+async def test_a_damaged_page_is_found(busy, path):
+    await busy.store.close()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"print('hello')") + 20
+    data[at - 200 : at + 200] = b"\xff" * 400
+    path.write_bytes(data)
+    with closing(sqlite3.connect(path)) as db:
+        findings = audit(db).findings
+    assert any(finding.check == "integrity" for finding in findings)
+    assert any("is damaged" in finding.message for finding in findings)
