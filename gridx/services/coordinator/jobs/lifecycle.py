@@ -151,7 +151,7 @@ class Lifecycle:
                 self._written(live, *live.inbox.popleft())
 
     async def room(self, worker_id: int) -> None:
-        """Wait while too much of what a worker sent is still to be written; its line is not read meanwhile."""
+        """Wait while too much of what a worker sent is not written yet; its line is not read meanwhile."""
         while self._unwritten[worker_id] > MAX_UNWRITTEN_BYTES:
             self._eased.clear()
             await self._eased.wait()

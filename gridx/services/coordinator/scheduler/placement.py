@@ -147,12 +147,16 @@ class _Round:
         self.now = now
         self.rules = rules
         self.rooms = [_Room(machine) for machine in machines if not machine.closed]
-        self.private_owners = {room.machine.owner_id for room in self.rooms if room.machine.private}
+        self._public = [room for room in self.rooms if not room.machine.private]
+        self._private: dict[int, list[_Room]] = {}
+        for room in self.rooms:
+            if room.machine.private:
+                self._private.setdefault(room.machine.owner_id, []).append(room)
         self.scores = {line.owner_id: scores.get(line.owner_id, 0.0) for line in queue.lines}
         self.placements: list[Placement] = []
         self.placed: set[int] = set()
         self.reserved: dict[int, int] = {}
-        self._candidates: dict[tuple[Shape, int], list[_Room]] = {}
+        self._speaking: dict[tuple[str, str | None, str | None], set[int]] = {}
         self._blocked: set[tuple[Shape, int]] = set()
         self._last_room: dict[tuple[Shape, int], _Room] = {}
         self._look()
@@ -220,29 +224,54 @@ class _Round:
 
     def _look(self) -> None:
         """The most of each that any one machine has free: what is above it need not be looked for."""
+        self._looked_at = len(self.placements)
         self._most_cpu = max((room.cpu for room in self.rooms), default=0)
         self._most_memory = max((room.memory for room in self.rooms), default=0)
         self._most_gpus = max((room.gpus for room in self.rooms), default=0)
 
-    def _key(self, group: Group) -> tuple[Shape, int]:
-        """Owners without a machine of their own that is private are alike."""
-        return group.shape, group.owner_id if group.owner_id in self.private_owners else 0
+    def _rooms_of(self, owner_id: int) -> list[_Room]:
+        """The machines that take jobs of this owner."""
+        own = self._private.get(owner_id)
+        return self._public if own is None else own + self._public
 
-    def _rooms_for(self, group: Group) -> list[_Room]:
-        """The machines that could run the group's jobs if they were idle."""
-        key = self._key(group)
-        found = self._candidates.get(key)
+    def _speakers(self, need: Need) -> set[int]:
+        """The workers that have a runtime for this need; few needs differ in this."""
+        key = (need.language, need.runtime, need.python)
+        found = self._speaking.get(key)
         if found is None:
-            need, avoid, excluded = group.shape
-            found = [
-                room
+            found = self._speaking[key] = {
+                room.machine.worker_id
                 for room in self.rooms
-                if room.machine.worker_id not in excluded and could_run(need, room.machine, group.owner_id)
-            ]
-            if avoid:
-                found = [room for room in found if room.machine.worker_id not in avoid] or found
-            self._candidates[key] = found
+                if runtime_for(need, room.machine.runtimes) is not None
+            }
         return found
+
+    def _able(self, group: Group) -> list[_Room]:
+        """The machines that could run the group's jobs if they were idle."""
+        need, avoid, excluded = group.shape
+        able = [
+            room
+            for room in self._rooms_of(group.owner_id)
+            if room.machine.worker_id not in excluded and could_run(need, room.machine, group.owner_id)
+        ]
+        if avoid:
+            able = [room for room in able if room.machine.worker_id not in avoid] or able
+        return able
+
+    def _fitting(self, group: Group) -> list[_Room]:
+        """The machines on which the group's next job could begin now."""
+        need, avoid, excluded = group.shape
+        if avoid:
+            return [room for room in self._able(group) if room.fits(need)]
+        # What is free is looked at first: it mostly decides, and is never more than there is.
+        speakers = self._speakers(need)
+        return [
+            room
+            for room in self._rooms_of(group.owner_id)
+            if room.fits(need)
+            and room.machine.worker_id in speakers
+            and room.machine.worker_id not in excluded
+        ]
 
     def _find(self, group: Group) -> _Room | None:
         """The machine that the group's next job fills best; None when it fits nowhere now."""
@@ -253,21 +282,22 @@ class _Round:
             or need.gpus > self._most_gpus
         ):
             return None
-        key = self._key(group)
+        # Owners without a private machine are alike.
+        key = group.shape, group.owner_id if group.owner_id in self._private else 0
         if key in self._blocked:
             return None
         # The machine that was the best fit a moment ago is fuller now, and so an even better one.
         room = self._last_room.get(key)
         if room is not None and room.fits(need):
             return room
-        fitting = [room for room in self._rooms_for(group) if room.fits(need)]
+        fitting = self._fitting(group)
         if not fitting:
             # Within a round machines only fill up.
             self._blocked.add(key)
-            self._look()
+            if self._looked_at != len(self.placements):
+                self._look()
             return None
-        best = min(fitting, key=lambda room: (room.left_by(need), room.machine.worker_id))
-        self._last_room[key] = best
+        best = self._last_room[key] = _best(fitting, need)
         return best
 
     def _place(self, job_id: int, need: Need, room: _Room, *, favoured: bool = False) -> None:
@@ -293,7 +323,7 @@ class _Round:
             starved = [group for group in line.groups.values() if self.now - group.unserved_since >= after_s]
             starved.sort(key=lambda group: (group.unserved_since, group.ranks[0]))
             for group in starved:
-                rooms = [room for room in self._rooms_for(group) if not room.reserved]
+                rooms = [room for room in self._able(group) if not room.reserved]
                 if rooms:
                     spare -= self._favour(group, rooms)
                     break
@@ -305,11 +335,14 @@ class _Round:
         job_id = group.ranks[0].job_id
         fitting = [room for room in rooms if room.fits(need)]
         if fitting:
-            best = min(fitting, key=lambda room: (room.left_by(need), room.machine.worker_id))
-            self._place(job_id, need, best, favoured=True)
+            self._place(job_id, need, _best(fitting, need), favoured=True)
             return False
         nearest = min(rooms, key=lambda room: (room.missing_for(need), room.machine.worker_id))
         nearest.withhold(need)
         nearest.reserved = True
         self.reserved[job_id] = nearest.machine.worker_id
         return True
+
+
+def _best(rooms: Sequence[_Room], need: Need) -> _Room:
+    return min(rooms, key=lambda room: (room.left_by(need), room.machine.worker_id))

@@ -122,11 +122,12 @@ def _runtime_missing(need: Need, runtimes: Sequence[Runtime]) -> str:
     if need.python is not None and all(runtime.python != need.python for runtime in runtimes):
         offered = _listed(runtime.python for runtime in runtimes)
         return f"needs Python {need.python}; the fleet offers {offered}"
-    wanted = [
-        f"the runtime {need.runtime}" if need.runtime else "",
-        f"Python {need.python}" if need.python else "",
-    ]
-    return f"needs {' with '.join(filter(None, [*wanted, need.language]))}; no worker offers that together"
+    wanted = [need.language]
+    if need.python is not None:
+        wanted.append(f"Python {need.python}")
+    if need.runtime is not None:
+        wanted.append(f"the runtime {need.runtime}")
+    return f"needs {_and(wanted)} together; no worker offers that"
 
 
 def _only(count: int) -> str:
