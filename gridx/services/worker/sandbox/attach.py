@@ -20,6 +20,7 @@ QUEUED_CHUNKS: Final = 4
 SEND_WITHIN_S: Final = 30.0
 LAST_WORDS: Final = 4096
 STDOUT: Final = 1
+_NO_WAIT: Final = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class AttachedChannel:
@@ -47,7 +48,13 @@ class AttachedChannel:
         self._thread.start()
 
     async def send(self, data: bytes) -> None:
-        await asyncio.wait_for(asyncio.to_thread(self._socket.sendall, data), SEND_WITHIN_S)
+        if _NO_WAIT and type(self._socket) is socket.socket:
+            # What fits into the kernel's buffer, as nearly every job does, needs no thread.
+            with contextlib.suppress(BlockingIOError):
+                data = data[self._socket.send(data, _NO_WAIT) :]
+        if data:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await asyncio.to_thread(self._socket.sendall, data)
 
     async def receive(self) -> bytes:
         while not self._queue:

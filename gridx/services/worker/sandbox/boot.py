@@ -434,6 +434,8 @@ class Watch:
     def __init__(self, request: dict[str, Any]) -> None:
         self.alone, self.memory, self.pids = request["alone"], request["memory"], request["pids"]
         self.cgroup = Cgroup() if request["cgroup"] else None
+        if self.cgroup and read_number(self.cgroup.now) is None:
+            self.cgroup = None
         self.main = 0
         self.status: int | None = None
         self.peak, self.cpu_s, self.broke = 0, 0.0, ""

@@ -56,7 +56,8 @@ async def find(folder: Path) -> tuple[str, str]:
         env={},
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(), TRY_WITHIN_S)
+        async with asyncio.timeout(TRY_WITHIN_S):
+            _, said = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -151,8 +151,8 @@ class DockerSandbox:
         if self._away:
             self._pool.forget()
         await self._pool.close()
-        await self._engine.close()
-        self._engine = None
+        engine, self._engine = self._engine, None
+        await engine.close()
 
     # -- parts of a run --------------------------------------------------------------------------------------
 
@@ -178,8 +178,11 @@ class DockerSandbox:
             if take.done():
                 return await take
             return None
-        except EngineAway as error:
-            self._lost(error.message)
+        except SandboxBroken as error:
+            # The image may have been built anew, and the old one be gone.
+            self._looked_at = 0.0
+            if isinstance(error, EngineAway):
+                self._lost(error.message)
             raise
         finally:
             for task in (take, cancelled):

@@ -117,7 +117,8 @@ class Engine:
 
     async def _within(self, threads: ThreadPoolExecutor, seconds: float, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
         except docker.errors.NotFound:
             raise
         except docker.errors.APIError as error:

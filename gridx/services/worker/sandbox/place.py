@@ -63,13 +63,14 @@ class Place:
 class Builder:
     """Makes and removes containers: each labelled, inspected before it starts, gone when making it failed.
 
-    ``live`` has the ids of what this worker uses now; the sweep removes everything else with its label.
+    What this worker uses now is remembered; the sweep removes everything else with its label.
     """
 
     def __init__(self, engine: Engine, identity: str, oci_runtime: str) -> None:
         self.engine = engine
         self.identity, self._oci_runtime = identity, oci_runtime
-        self.live: set[str] = set()
+        self._live: set[str] = set()
+        self._being_made: set[str] = set()
 
     async def make_slot(self, image: RuntimeImage) -> Slot:
         """Start a pause container.
@@ -185,7 +186,7 @@ class Builder:
 
     async def remove(self, id: str) -> bool:
         """Remove a container with its volumes, whatever it does. False: the engine did not; a sweep will."""
-        self.live.discard(id)
+        self._live.discard(id)
         try:
             await self.engine.call(self.engine.client.remove_container, id, v=True, force=True)
         except docker.errors.NotFound:
@@ -206,21 +207,38 @@ class Builder:
         found = await self.engine.call(
             self.engine.client.containers, all=True, filters={"label": f"{LABEL_WORKER}={self.identity}"}
         )
-        orphans = [container["Id"] for container in found if container["Id"] not in self.live]
+        orphans = [
+            str(container["Id"])
+            for container in found
+            if container["Id"] not in self._live
+            and not self._being_made.intersection(name.removeprefix("/") for name in container["Names"] or [])
+        ]
         return sum([await self.remove(id) for id in orphans])
+
+    async def remove_all(self) -> None:
+        """Remove everything that this worker uses, whatever it does."""
+        for id in list(self._live):
+            await self.remove(id)
+
+    def forget(self, id: str) -> None:
+        """Use a container no more, without a word to the engine; the sweep removes it."""
+        self._live.discard(id)
 
     def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {LABEL_WORKER: self.identity, LABEL_JOB: "", LABEL_ATTEMPT: "", **labels}
 
     async def _create(self, asked: dict[str, Any], kind: str) -> str:
+        # Known by its name before it has an id, so that a sweep in between leaves it alone.
         name = f"gridx-{kind}-{secrets.token_hex(8)}"
+        self._being_made.add(name)
         try:
             made = await self.engine.call(self.engine.client.create_container_from_config, asked, name)
+            self._live.add(str(made["Id"]))
         except docker.errors.NotFound:
             raise SandboxBroken("The runtime's image, or the slot's container, has vanished.") from None
-        id = str(made["Id"])
-        self.live.add(id)
-        return id
+        finally:
+            self._being_made.discard(name)
+        return str(made["Id"])
 
     async def _inspect(self, id: str, asked: dict[str, Any]) -> None:
         bad = differences(asked, await self.inspect(id), self.engine.facts)

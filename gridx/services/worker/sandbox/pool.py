@@ -123,17 +123,17 @@ class Pool:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         places, self._warm, self._idle = [*self._warm, *self._idle], [], []
         await asyncio.gather(*(self.destroy(place) for place in places))
-        slots, self._slots = self._slots, []
-        await asyncio.gather(*(self._builder.remove(slot.id) for slot in slots))
+        self._slots = []
+        await self._builder.remove_all()
 
     def forget(self) -> None:
         """Drop everything without a word to the engine, which is away; the sweep removes it later."""
         for place in (*self._warm, *self._idle):
             place.channel.close()
-            self._builder.live.discard(place.id)
-            self._builder.live.discard(place.slot.id)
+            self._builder.forget(place.id)
+            self._builder.forget(place.slot.id)
         for slot in self._slots:
-            self._builder.live.discard(slot.id)
+            self._builder.forget(slot.id)
         self._warm, self._idle, self._slots = [], [], []
 
     # -- taking ----------------------------------------------------------------------------------------------
@@ -214,7 +214,6 @@ class Pool:
     async def _tend(self) -> None:
         while True:
             self._wake.clear()
-            wait_s = IDLE_S / 4
             try:
                 self._expire()
                 await self._fill()
@@ -223,7 +222,8 @@ class Pool:
                 log.warning("no place could be started ahead: %s", error.message)
                 await asyncio.sleep(REFILL_AFTER_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+                async with asyncio.timeout(IDLE_S / 4):
+                    await self._wake.wait()
 
     def _expire(self) -> None:
         now = self._monotonic()
@@ -247,7 +247,11 @@ class Pool:
                 for place in stale:
                     self._warm.remove(place)
                     self._spawn(self.destroy(place))
-                self._warm.append(await self._make(image, wanted))
+                # In a task of its own: cancelled halfway it would leave a container that nobody knows.
+                await asyncio.shield(self._spawn(self._start_ahead(image, wanted)))
+
+    async def _start_ahead(self, image: RuntimeImage, limits: Limits) -> None:
+        self._warm.append(await self._make(image, limits))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

@@ -247,7 +247,8 @@ class ProcessSandbox:
                 await channel.end_input()
                 # A supervisor whose job is over ends at once; its exit is the common way.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), 0.5)
+                    async with asyncio.timeout(0.5):
+                        await process.wait()
             await _kill(process, mark)
             if channel is not None:
                 await channel.close()
@@ -267,7 +268,8 @@ async def _kill(process: asyncio.subprocess.Process, mark: str) -> None:
     """End the supervisor and everything below it, then what outlived it."""
     await asyncio.to_thread(_kill_tree, process.pid if process.returncode is None else None, mark)
     try:
-        await asyncio.wait_for(process.wait(), END_WITHIN_S)
+        async with asyncio.timeout(END_WITHIN_S):
+            await process.wait()
     except TimeoutError:
         raise SandboxBroken("A killed sandbox does not end; the machine is in trouble.") from None
 
