@@ -129,8 +129,6 @@ class Agent:
             tried = asyncio.create_task(self._link.tried.wait(), name="worker first try")
             await asyncio.wait((link, tried), return_when=asyncio.FIRST_COMPLETED)
             tried.cancel()
-            # A try that ends the link says that it is over just before the link's task is.
-            await asyncio.sleep(0)
             if link.done():
                 await link
         except BaseException:

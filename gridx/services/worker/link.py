@@ -93,7 +93,7 @@ class Link:
     def __init__(self, url: str, signing: SignIn, peer: Peer, *, clock: Clock, rng: random.Random) -> None:
         self.url = with_path(url)
         self.tried = asyncio.Event()
-        """Set when the first try is over, however it went."""
+        """Set when the first try is over, unless it ended the link."""
         self._signing = signing
         self._peer = peer
         self._clock = clock
@@ -112,10 +112,8 @@ class Link:
         """
         async with aiohttp.ClientSession(timeout=TIMEOUT) as self._http:
             while not self._leaving:
-                try:
-                    wait_s = await self._once()
-                finally:
-                    self.tried.set()
+                wait_s = await self._once()
+                self.tried.set()
                 if not self._leaving:
                     await asyncio.sleep(wait_s)
 

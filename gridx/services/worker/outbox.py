@@ -14,7 +14,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
 from gridx.messages import (
@@ -32,6 +31,8 @@ from gridx.services.worker.spool import Entry, Spool
 
 WINDOW_BYTES: Final = 64 << 10
 """Output on its way that is not known to have arrived."""
+PIECE_BYTES: Final = 16 << 10
+"""Output of one stream in one message."""
 MARK_BYTES: Final = 16 << 10
 """Output after which a light sample is sent, to learn that it has arrived."""
 GATHER_S: Final = 0.02
@@ -208,22 +209,27 @@ class Outbox:
         for report in reports:
             told = self._told.get(report.attempt_id) or _Told()
             for stream in STREAMS:
-                size = min(report.entry.lengths[stream] - told.offsets[stream], room)
+                size = min(report.entry.lengths[stream] - told.offsets[stream], room, PIECE_BYTES)
                 if size > 0:
                     wanted.append((report.entry, stream, told.offsets[stream], size))
                     room -= size
+                    # Behind the others, so that a flood lets them pass.
+                    del self._due[report.attempt_id]
+                    self._due[report.attempt_id] = None
         if not wanted:
             return {}
         return await self._spool.call(_read_all, wanted)
 
     def _next_in_turn(self, most: int) -> list[Report]:
-        """Attempts with something to tell; each goes behind the others, so that a flood lets them pass."""
+        """Attempts with something to tell, longest waiting first."""
         picked: list[Report] = []
-        for attempt_id in tuple(islice(self._due, most)):
-            del self._due[attempt_id]
+        for attempt_id in tuple(self._due):
+            if len(picked) == most:
+                break
             if attempt_id in self._reports:
-                self._due[attempt_id] = None
                 picked.append(self._reports[attempt_id])
+            else:
+                del self._due[attempt_id]
         return picked
 
     def _marked(self, seq: int) -> None:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import aiohttp
 
 from gridx import credentials, safetext
+from gridx.address import http_url
 from gridx.config import Settings
 from gridx.errors import (
     BadRequest,
@@ -79,7 +80,7 @@ class SignIn:
     def __init__(
         self, settings: Settings, password: PasswordSource | None, *, token: str | None = None
     ) -> None:
-        self.url = settings.worker.coordinator_http
+        self.url = http_url(settings.worker.coordinator_http)
         self.user = settings.worker.user
         if not self.user:
             raise SetupError("A worker needs an owner: the user that earns what it does.", "Add --user NAME.")

@@ -1,4 +1,4 @@
-"""The worker against a small coordinator on a real socket: joins, runs, resumes, gives back, leaves."""
+"""A small coordinator on a real socket, a sandbox that runs scripts of the test, and workers between them."""
 
 from __future__ import annotations
 
@@ -15,45 +15,33 @@ import msgspec
 import pytest
 from aiohttp import WSMsgType, web
 
-from gridx import credentials
 from gridx.clock import SystemClock
 from gridx.config import Settings, WorkerSettings
 from gridx.errors import (
     Conflict,
     Forbidden,
     GridError,
-    SandboxBroken,
-    SetupError,
     Unauthenticated,
 )
 from gridx.messages import (
-    PROTOCOL_VERSION,
-    Accepted,
     Ack,
     Assign,
     Assignment,
-    Cancel,
     CoordinatorFrame,
-    Drain,
     ErrorBody,
     ErrorReply,
     Finished,
     Health,
     Hello,
     Login,
-    Offering,
     Output,
-    Pause,
-    Refused,
     Register,
     Rejected,
-    Released,
     Renewed,
     Resume,
     Runtime,
     Sample,
     Session,
-    Started,
     StreamOffsets,
     User,
     Welcome,
@@ -62,7 +50,7 @@ from gridx.messages import (
     decode_worker_frames,
     encode,
 )
-from gridx.services.worker.agent import Agent, sign_in
+from gridx.services.worker.agent import Agent
 from gridx.services.worker.sandbox.base import (
     OutputSink,
     RunOutcome,
@@ -70,7 +58,6 @@ from gridx.services.worker.sandbox.base import (
     SandboxStatus,
     StartedHook,
 )
-from gridx.services.worker.spool import marker
 
 RUNTIME = Runtime(name="default", python="3.11", languages=["python"])
 
@@ -85,7 +72,7 @@ class Grid:
     users: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     registration: str = "open"
-    heartbeat_s: float = 0.05
+    heartbeat_s: float = 0.2
     lease_s: float = 60.0
     renews: bool = True
     acks: bool = True
@@ -134,6 +121,14 @@ class Grid:
 
     async def send(self, *frames: CoordinatorFrame) -> None:
         await self.sockets[-1].send_str(encode(list(frames)).decode())
+
+    async def assign(self, *attempt_ids: int, **changes: object) -> None:
+        """Assign small attempts of ann's that differ from each other by their ids."""
+        await self.send(Assign(attempts=[_assignment(id, **changes) for id in attempt_ids]))
+
+    def about(self, attempt_id: int) -> list[WorkerFrame]:
+        """What the worker said of one attempt, in order."""
+        return [frame for frame in self.frames if getattr(frame, "attempt_id", None) == attempt_id]
 
     def of(self, kind: type) -> list:
         return [frame for frame in self.frames if isinstance(frame, kind)]
@@ -264,11 +259,15 @@ async def _until_cancelled(request: RunRequest, sink: OutputSink, cancel: asynci
 
 
 class FakeSandbox:
-    """Runs scripts of the test in place of programs; counts what is inside."""
+    """Runs scripts of the test in place of programs; knows what is inside."""
 
-    def __init__(self, script: Script = _hello_world) -> None:
-        self.script = script
+    until_cancelled = staticmethod(_until_cancelled)
+
+    def __init__(self) -> None:
+        self.script: Script = _hello_world
+        self.kind, self.isolated = "docker", True
         self.inside: set[int] = set()
+        self.asked: list[RunRequest] = []
         self.most_inside = 0
         self.destroyed: list[int] = []
         self.unready = ""
@@ -279,11 +278,12 @@ class FakeSandbox:
         self.opened = True
 
     async def status(self) -> SandboxStatus:
-        return SandboxStatus("docker", True, self.runtimes, unready=self.unready)
+        return SandboxStatus(self.kind, self.isolated, self.runtimes, unready=self.unready)
 
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event
     ) -> RunOutcome:
+        self.asked.append(request)
         self.inside.add(request.attempt_id)
         self.most_inside = max(self.most_inside, len(self.inside))
         try:
@@ -311,7 +311,7 @@ class TurnedClock(SystemClock):
         return super().monotonic() + self.ahead_s
 
 
-def assignment(attempt_id: int, **changes: object) -> Assignment:
+def _assignment(attempt_id: int, **changes: object) -> Assignment:
     plain = Assignment(
         attempt_id=attempt_id,
         job_id=attempt_id + 100,
@@ -341,16 +341,42 @@ async def grid() -> AsyncIterator[Grid]:
 
 
 @pytest.fixture
-async def join(grid: Grid, tmp_path: Path, monkeypatch) -> AsyncIterator[Callable[..., Awaitable[Agent]]]:
-    """Starts workers of the user ann; stops what a test left running."""
+def sandbox() -> FakeSandbox:
+    return FakeSandbox()
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Callable[[], list[str]]:
+    """Names of the files in the worker's spool."""
+    return lambda: sorted(path.name for path in (tmp_path / "data" / "spool").iterdir())
+
+
+@pytest.fixture
+def settings(grid: Grid, tmp_path: Path, monkeypatch) -> Callable[..., Settings]:
+    """Settings of a worker of the user ann on this grid."""
     monkeypatch.setenv("GRIDX_HOME", str(tmp_path / "home"))
+    return lambda *, data="data", **changes: _settings_of(grid, tmp_path / data, **changes)
+
+
+@pytest.fixture
+async def join(
+    settings: Callable[..., Settings], sandbox: FakeSandbox, clock: TurnedClock, monkeypatch
+) -> AsyncIterator[Callable[..., Awaitable[Agent]]]:
+    """Starts workers of the user ann; stops what a test left running."""
+    monkeypatch.setattr("gridx.services.worker.agent.LAST_WORDS_S", 0.2)
+    monkeypatch.setattr("gridx.services.worker.lookout.LOOK_S", 0.05)
+    monkeypatch.setattr("gridx.services.worker.lookout.LOOK_UNREADY_S", 0.05)
     agents: list[Agent] = []
 
-    async def start(sandbox: FakeSandbox, *, data: str = "data", **changes: object) -> Agent:
-        password = changes.pop("password", "correct horse")
-        clock = changes.pop("clock", None)
+    async def start(*, password: str | None = "correct horse", token: str | None = None, **changes) -> Agent:
         agent = Agent(
-            settings_of(grid, tmp_path / data, **changes),
+            settings(**changes),
+            token=token,
             password=lambda new: password,
             sandbox=sandbox,
             clock=clock,
@@ -365,7 +391,7 @@ async def join(grid: Grid, tmp_path: Path, monkeypatch) -> AsyncIterator[Callabl
         await agent.stop(drain=False)
 
 
-def settings_of(grid: Grid, data: Path, **changes: object) -> Settings:
+def _settings_of(grid: Grid, data: Path, **changes: object) -> Settings:
     worker = WorkerSettings(
         **{
             "user": "ann",
@@ -378,38 +404,3 @@ def settings_of(grid: Grid, data: Path, **changes: object) -> Settings:
         }
     )
     return Settings(role="worker", data_dir=str(data), worker=worker)
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
-# -- joining -----------------------------------------------------------------------------------------------
-
-
-async def test_a_new_name_registers_and_its_token_is_kept_for_the_next_start(grid, join, tmp_path, until):
-    agent = await join(FakeSandbox())
-    assert (agent.connected, agent.worker_id, agent.owner) == (True, 7, "ann")
-    assert grid.asked == ["register"]
-    hello = grid.hellos[0]
-    assert (hello.protocol, hello.name, hello.running, hello.spooled) == (PROTOCOL_VERSION, "one", [], [])
-    assert hello.offer.cpu_millis == min(1000, hello.offer.cpu_millis)
-    assert hello.offer.runtimes == [RUNTIME]
-    await agent.stop()
-
-    await join(FakeSandbox(), password=None)
-    assert grid.asked == ["register"]
-    assert grid.hellos[1].identity == hello.identity
-    assert (tmp_path / "home" / "worker_ann.json").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_job_runs_from_its_assignment_to_its_acknowledged_result(grid, join, tmp_path, until):
-    await join(FakeSandbox())
-    await grid.send(Assign(attempts=[assignment(1)]))
-    await until(lambda: grid.finished[1], "the result")
-    kinds = [type(f) for f in grid.frames if getattr(f, "attempt_id", None) == 1]
-    assert kinds == [Accepted, Started, Output, Finished]
-    assert grid.output(1) == b"hello 101\n"
-    finished = grid.finished[1][0]
-    assert (finished.outcome, finished.exit_code, finished.stdout_bytes) == ("succeeded", 0, 10)
-    await until(lambda: files(tmp_path / "data" / "spool") == [], "the spool to be empty")
