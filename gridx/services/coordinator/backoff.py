@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 FIRST_S: Final = 1.0
@@ -27,18 +28,18 @@ class Backoff:
         if now < self._until:
             return
         self._level = self._decayed(now) + 1
-        self._at = now
         self.why = why
-        self._until = now + min(LONGEST_S, FIRST_S * 2 ** (min(self._level, 20.0) - 1))
+        # A pause does not make up for itself: failures are forgotten from its end on.
+        self._at = self._until = now + min(LONGEST_S, FIRST_S * 2 ** (min(self._level, 20.0) - 1))
 
     def succeeded(self, now: float) -> None:
         """Count a success."""
         self._level = self._decayed(now) / 2
-        self._at = now
+        self._at = max(now, self._at)
 
     def left_s(self, now: float) -> float:
         """For how many seconds it is still given nothing."""
         return max(0.0, self._until - now)
 
     def _decayed(self, now: float) -> float:
-        return self._level * float(0.5 ** ((now - self._at) / HALF_LIFE_S))
+        return self._level * math.pow(0.5, max(0.0, now - self._at) / HALF_LIFE_S)

@@ -1,4 +1,4 @@
-"""The coordinator's engine over a real store, with workers that a test moves by hand and a clock that it turns."""
+"""The coordinator's engine over a real store, with workers that a test moves and a clock that it turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers' WebSocket on a real server: who gets in, what is refused, and that one worker cannot harm others."""
+"""The workers' WebSocket on a real server: who gets in, what is refused, and that others are served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancel: at once, in the middle, against a worker that does not answer, and at the same instant as the end."""
+"""Cancel: at once, in the middle, unanswered, and at the same instant as the end."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ async def test_a_job_that_breaks_every_machine_is_lost_with_the_reason(engine, a
         attempt = (await engine.assigned(worker, number))[-1]
         worker.start(attempt.attempt_id)
         worker.finish(attempt.attempt_id, "broken", reason="it\x1b[2J hangs")
-        await engine.until(lambda: len(worker.all(Ack)) == number, "the acknowledgement")
+        await engine.until(lambda number=number: len(worker.all(Ack)) == number, "the acknowledgement")
         await engine.pass_time(10)
         worker.sample()
     done = await engine.state(ann, job.id, JobState.LOST)

@@ -63,7 +63,7 @@ async def test_after_a_boot_the_workers_figure_stands_in(engine, ann, monkeypatc
 
 async def test_a_worker_has_a_whole_lease_to_come_back(engine, ann):
     worker = await engine.worker(ann)
-    job, attempt = await running(engine, ann, worker, max_attempts=1)
+    job, _ = await running(engine, ann, worker, max_attempts=1)
     await engine.pass_time(80)
     await restart(engine)
     await engine.pass_time(80)
