@@ -34,6 +34,7 @@ from gridx.tui.screens.help import HelpScreen
 from gridx.tui.screens.job import JobScreen
 from gridx.tui.screens.sign_in import SignInScreen
 from gridx.tui.state import GridState
+from gridx.tui.terminal import driver_class
 from gridx.tui.themes import DARK, LIGHT, Palette
 
 REPAINT_S: Final = 0.25
@@ -82,7 +83,7 @@ class GridApp(App[None]):
         clock: Clock | None = None,
     ) -> None:
         # NO_COLOR means none at all: with the terminal's own colours Textual leaves every one out.
-        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        super().__init__(driver_class=driver_class(), ansi_color=True if "NO_COLOR" in os.environ else None)
         self.client = client
         self.settings = settings
         self.role = role
