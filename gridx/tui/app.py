@@ -260,6 +260,14 @@ class GridApp(App[None]):
         """Change between dark and light."""
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
+    def _handle_exception(self, error: Exception) -> None:
+        log.critical("the dashboard crashed", exc_info=error)
+        super()._handle_exception(error)
+
+    def _print_error_renderables(self) -> None:
+        # Textual would print the traceback with the values of all variables, tokens among them; it is in the log.
+        self._exit_renderables.clear()
+
     def get_key_display(self, binding: Binding) -> str:
         """A key as people write it: F5, Esc, Enter, ^O."""
         key = binding.key_display or super().get_key_display(binding)

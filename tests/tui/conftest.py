@@ -79,7 +79,7 @@ class Grid:
         token = await self.token(user) if user else None
         client = Client(self.coordinator.http_url, token)
         app = GridApp(client, self.settings, role=role, logbook=self.logbook, **more)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             yield app, pilot
         await client.close()
 

@@ -151,7 +151,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
     def _resized(self) -> None:
         self.virtual_size = Size(self.size.width, len(self._rows))
         if self.following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 
     def on_resize(self) -> None:
         width = max(1, self.size.width - self.margin_cells)
@@ -160,7 +160,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
             self._rewrap()
             self._resized()
         elif self.following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 
     def restyle(self) -> None:
         """Draw everything again, for a new theme."""
@@ -237,7 +237,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
                 self._match = index
                 self._set_following(False)
                 row = next(i for i, found in enumerate(self._rows) if found[0] == index)
-                self.scroll_to(y=max(0, row - self.size.height // 2), animate=False)
+                self.scroll_to(y=max(0, row - self.size.height // 2), animate=False, force=True)
                 return
 
     # -- selecting ---------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
             self.following = value
             self.post_message(self.Following(self))
         if value:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 
     def _moved(self) -> None:
         """After moving: at the end one follows again, elsewhere not."""
@@ -289,7 +289,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
 
     def action_scroll(self, lines: int) -> None:
         """Move by lines."""
-        self.scroll_to(y=self.scroll_offset.y + lines, animate=False)
+        self.scroll_to(y=self.scroll_offset.y + lines, animate=False, force=True)
         self._moved()
 
     def action_scroll_pages(self, pages: int) -> None:
@@ -298,7 +298,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
 
     def action_first(self) -> None:
         """Go to the beginning."""
-        self.scroll_to(y=0, animate=False)
+        self.scroll_to(y=0, animate=False, force=True)
         self._moved()
 
     def action_last(self) -> None:

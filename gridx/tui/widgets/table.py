@@ -215,9 +215,9 @@ class GridTable(ScrollView, Drawn, can_focus=True):
         if keep and top == 0 and self.cursor >= window and not self.has_focus:
             return
         if self.cursor < top:
-            self.scroll_to(y=self.cursor, animate=False)
+            self.scroll_to(y=self.cursor, animate=False, force=True)
         elif self.cursor >= top + window:
-            self.scroll_to(y=self.cursor - window + 1, animate=False)
+            self.scroll_to(y=self.cursor - window + 1, animate=False, force=True)
 
     def _measure(self) -> None:
         self._fitted = fit_columns(self.columns, max(0, self.size.width - 1))
