@@ -198,7 +198,8 @@ async def _engine(settings: Settings) -> AsyncIterator[Finding]:
             status = await sandbox.status()
         finally:
             await sandbox.close()
-    yield Finding("engine", "ok", ", ".join(f"{key}: {value}" for key, value in status.details.items()))
+    told = [value if key == "engine" else f"{key} {value}" for key, value in status.details.items()]
+    yield Finding("engine", "ok", ", ".join(text for text in told if not text.startswith("places")))
     for runtime in status.runtimes:
         yield Finding("image", "ok", f"{runtime.image or runtime.name}, Python {runtime.python}")
     for warning in status.warnings:

@@ -120,8 +120,7 @@ class Node:
 
     async def _serve(self) -> int:
         """Until a signal, the end of the dashboard, or the end of a service that should not end."""
-        dashboard = await self._dashboard() if self.screen else None
-        screen = None if dashboard is None else asyncio.create_task(_show(dashboard), name="dashboard")
+        screen = asyncio.create_task(self._show(), name="dashboard") if self.screen else None
         parts = (("coordinator", self.services.coordinator), ("worker", self.services.agent))
         failures: list[asyncio.Task[BaseException]] = [
             asyncio.create_task(_failure(part), name=name) for name, part in parts if part is not None
@@ -137,8 +136,10 @@ class Node:
                 if stopping in done or screen is None:
                     return self._exit_code()
                 code = screen.result()
-                if not failures or (code == EXIT_OK and not self._hung_up()):
-                    return code
+                if code == EXIT_OK and not self._hung_up():
+                    return EXIT_OK
+                if not failures:
+                    raise GridError("The dashboard crashed.", f"What happened: {self.log_path}")
                 screen = None
                 self._go_on_without_screen()
         finally:
@@ -162,6 +163,22 @@ class Node:
         else:
             await self._stopping.wait()
 
+    async def _show(self) -> int:
+        """Show the dashboard until it is quit; not 0 when it crashed. Raises GridError if it cannot."""
+        from gridx.tui.app import run_dashboard
+
+        try:
+            self._app = await self._dashboard()
+            try:
+                return await run_dashboard(self._app)
+            finally:
+                await self._app.client.close()
+        except GridError:
+            raise
+        except Exception:
+            log.exception("the dashboard failed")
+            return EXIT_JOB_FAILED
+
     async def _dashboard(self) -> GridApp:
         """The screen of this process: over its own services, or for a coordinator elsewhere."""
         from gridx.tui.app import GridApp
@@ -177,7 +194,7 @@ class Node:
                 consequence=f"They get {patience} to finish, then they are given back and run elsewhere.",
                 worker_name=agent.name,
             )
-        self._app = GridApp(
+        return GridApp(
             client,
             self.services.settings,
             role=self.settings.role,
@@ -186,7 +203,6 @@ class Node:
             ascii_only=self.ascii_only,
             remember=remember,
         )
-        return self._app
 
     async def _dashboard_client(self) -> tuple[Client, Callable[[str, Session], None] | None]:
         """Where the dashboard looks, and how a sign-in that is made there is saved."""
@@ -206,11 +222,11 @@ class Node:
         return Client(url, token, timeout_s=timeout_s), credentials.remember
 
     def _go_on_without_screen(self) -> None:
+        log.warning("the dashboard ended; the services go on without it")
         if not self._hung_up():
             logs.to_stderr(self.settings.log)
             say(f"The dashboard crashed; the {self.settings.role} goes on without it. Ctrl-C stops it.")
-            say(f"What happened until now: {self.log_path}")
-        log.warning("the dashboard ended; the services go on without it")
+            say(f"What happened: {self.log_path}")
 
     async def _end_dashboard(self, screen: asyncio.Task[int]) -> None:
         """Give the terminal back."""
@@ -290,19 +306,6 @@ def say(line: str) -> None:
     """Print a line that people and scripts wait for; a stdout that nobody reads is no reason to stop."""
     with contextlib.suppress(OSError, ValueError):
         print(safetext.line(line, limit=1000), flush=True)  # noqa: T201
-
-
-async def _show(app: GridApp) -> int:
-    """Show the dashboard until it is quit; not 0 when it crashed."""
-    from gridx.tui.app import run_dashboard
-
-    try:
-        return await run_dashboard(app)
-    except Exception:
-        log.exception("the dashboard failed")
-        return EXIT_JOB_FAILED
-    finally:
-        await app.client.close()
 
 
 async def _failure(part: Coordinator | Agent) -> BaseException:

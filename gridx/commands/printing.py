@@ -115,9 +115,13 @@ def seconds(duration_s: float) -> str:
         return f"{max(0.0, duration_s):.2f} s" if duration_s < 10 else f"{duration_s:.0f} s"
     minutes, rest = divmod(int(duration_s), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return _two(minutes, "min", rest, "s")
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return _two(hours, "h", minutes, "min") if hours < 48 else _two(hours // 24, "d", hours % 24, "h")
+
+
+def _two(large: int, unit: str, small: int, subunit: str) -> str:
+    return f"{large} {unit}" + (f" {small} {subunit}" if small else "")
 
 
 def size(count: float) -> str:

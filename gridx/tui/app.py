@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Literal
@@ -36,6 +37,8 @@ from gridx.tui.screens.sign_in import SignInScreen
 from gridx.tui.state import GridState
 from gridx.tui.terminal import driver_class
 from gridx.tui.themes import DARK, LIGHT, Palette
+
+log = logging.getLogger("gridx.tui")
 
 REPAINT_S: Final = 0.25
 """Changes are shown at most this often: over SSH every repaint counts."""
@@ -265,7 +268,7 @@ class GridApp(App[None]):
         super()._handle_exception(error)
 
     def _print_error_renderables(self) -> None:
-        # Textual would print the traceback with the values of all variables, tokens among them; it is in the log.
+        # Textual prints the traceback with the values of variables, tokens among them; the log has it without.
         self._exit_renderables.clear()
 
     def get_key_display(self, binding: Binding) -> str:

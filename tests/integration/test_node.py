@@ -25,14 +25,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and ter
 class Terminal:
     """A node with a real terminal of its own, as over SSH."""
 
-    def __init__(self, environ: dict[str, str], *args: str) -> None:
+    def __init__(self, environ: dict[str, str], *args: str, program: tuple[str, ...]) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         self.before = termios.tcgetattr(slave)
         self.slave = os.dup(slave)
         self.seen = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gridx.cli", *args],
+            [sys.executable, *program, *args],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -92,11 +92,12 @@ def terminal(processes):
     """Starts nodes with a screen; ends what is left of them."""
     opened: list[Terminal] = []
 
-    def start(*args: str, **environ: str) -> Terminal:
+    def start(*args: str, program: tuple[str, ...] = ("-m", "gridx.cli"), **environ: str) -> Terminal:
         local = ("--http-port", "0", "--ws-port", "0", "--host", "127.0.0.1")
         folder = ("--data-dir", str(processes.folder / f"data-{len(opened)}"))
         whole = processes.shell_environ(GRIDX_COORDINATOR="", GRIDX_WORKER_SANDBOX="process", **environ)
-        opened.append(Terminal(whole, *args, *(() if "viewer" in args else local), *folder))
+        args = (*args, *(() if "viewer" in args else local), *folder)
+        opened.append(Terminal(whole, *args, program=program))
         return opened[-1]
 
     yield start
@@ -149,6 +150,44 @@ def test_a_coordinator_whose_terminal_goes_away_goes_on(terminal, processes):
     assert healthy(url)
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(30) == 0
+
+
+CRASHING = """
+from gridx.cli import main
+from gridx.tui.app import GridApp
+
+GridApp.on_mount = lambda self: 1 / 0
+main()
+"""
+
+
+def test_a_coordinator_whose_screen_crashes_goes_on_and_says_so(terminal, processes):
+    program = processes.folder / "crashing.py"
+    program.write_text(CRASHING)
+    node = terminal("--role", "coordinator", program=(str(program),))
+    url = node.says(rb"HTTP API: (http://\S+)")[1].decode()
+    node.says(rb"The dashboard crashed; the coordinator goes on")
+    assert healthy(url)
+    node.process.send_signal(signal.SIGINT)
+    assert node.ends() == 130
+    assert termios.tcgetattr(node.slave) == node.before
+    assert b"ZeroDivisionError" not in node.seen
+    assert "ZeroDivisionError" in (processes.folder / "data-0" / "gridx.log").read_text()
+
+
+def test_a_viewer_whose_screen_crashes_ends_with_1(terminal, processes):
+    program = processes.folder / "crashing.py"
+    program.write_text(CRASHING)
+    node = terminal("--role", "viewer", "--coordinator-ip", "127.0.0.1:1", program=(str(program),))
+    assert node.ends() == 1
+    assert b"ZeroDivisionError" not in node.seen
+    assert b"gridx.log" in node.seen
+
+
+def test_a_viewer_that_knows_no_coordinator_says_what_to_type(terminal):
+    node = terminal("--role", "viewer")
+    assert node.ends() == 2
+    assert b"GRIDX_COORDINATOR" in node.seen
 
 
 def test_a_standalone_grid_ends_with_its_terminal(terminal):
