@@ -268,7 +268,7 @@ class GridApp(App[None]):
         super()._handle_exception(error)
 
     def _print_error_renderables(self) -> None:
-        # Textual prints the traceback with the values of variables, tokens among them; the log has it without.
+        # Textual prints the traceback with the values of variables, tokens among them; the log has it too.
         self._exit_renderables.clear()
 
     def get_key_display(self, binding: Binding) -> str:
