@@ -116,7 +116,8 @@ class Attempts:
 
     def disown(self, id: int) -> None:
         """The attempt is over for the coordinator: kill it or drop its result."""
-        log.warning("attempt %d is not ours any more", id)
+        if id in self.waiting:
+            log.info("the result of attempt %d is not wanted any more, or was received before", id)
         self.acknowledged((id,))
 
     def kill(self, id: int, why: str) -> None:

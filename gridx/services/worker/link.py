@@ -237,6 +237,8 @@ class Link:
             except GridError as error:
                 raise Broken(f"a frame of the coordinator is not understood: {error.message}") from None
         if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
+            if ws.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
+                raise Broken("the connection broke")
             reason = safetext.line(str(message.extra or ""))
             raise Broken(f"the coordinator closed the connection ({ws.close_code}) {reason}".rstrip())
         if message.type is aiohttp.WSMsgType.ERROR:
