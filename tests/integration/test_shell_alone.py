@@ -56,11 +56,7 @@ def test_runs_at_the_same_time_do_not_meet(alone):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(alone, number):
-    marker = alone.folder / "pid"
-    code = (
-        f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\n"
-        "print('begun', flush=True)\ntime.sleep(600)"
-    )
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
     run = subprocess.Popen(
         [sys.executable, "-m", "gridx", "run", "-c", code],
         env=alone.environ,
@@ -74,6 +70,7 @@ def test_an_interrupted_run_leaves_nothing_behind(alone, number):
     assert run.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert not list((alone.folder / "tmp").iterdir())
+    assert not list(Path(alone.environ["GRIDX_DATA_DIR"]).glob("local/*/sandbox/*"))
 
 
 def test_doctor_runs_a_job_and_says_what_it_found(alone):
