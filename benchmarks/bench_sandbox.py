@@ -1,9 +1,9 @@
 """How long a small job takes from request to outcome, by the way in which it gets its place.
 
-    python benchmarks/bench_sandbox.py [--jobs 30] [--slots 1] [--image gridx-runtime:default]
+    python benchmarks/bench_sandbox.py [--jobs 30] [--image gridx-runtime:default]
 
-Cold: a container made on demand, one on a fresh slot and one on a slot that is there. Warm: started ahead, used
-once; the next is ready before the clock starts. Reuse: the same owner's next job. Process: no container.
+Cold: a container made on demand, on a slot that is there. Warm: started ahead, used once; the next is ready
+before the clock starts. Reuse: the same owner's next job. Process: no container.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gridx.config import WorkerSettings
@@ -70,64 +69,39 @@ def say(name: str, timings: list[tuple[float, float]]) -> None:
     )
 
 
-async def measure(
-    jobs: int,
-    name: str,
-    job: Callable[[int], Awaitable[tuple[float, float]]],
-    before: Callable[[], Awaitable[None]],
-) -> None:
-    timings = []
-    for number in range(jobs):
-        await before()
-        timings.append(await job(number))
-    say(name, timings)
+async def stream(sandbox: Sandbox, runtime: str, owner: str, jobs: int) -> None:
+    for _ in range(jobs):
+        await one(sandbox, runtime, owner)
 
 
-async def containers(arguments: argparse.Namespace) -> None:
-    async def nothing() -> None:
-        return
-
-    images = [arguments.image]
-    for name, settings, owner in (
-        ("cold", WorkerSettings(runtimes=images, warm=0, reuse=False), lambda n: f"owner{n}"),
-        ("warm, used once", WorkerSettings(runtimes=images, warm=1, reuse=False), lambda n: f"owner{n}"),
-        ("reuse, same owner", WorkerSettings(runtimes=images, warm=0, reuse=True), lambda n: "owner"),
-    ):
-        sandbox = DockerSandbox(settings, identity="bench")
-        await sandbox.open()
-        try:
-            runtime = (await sandbox.status()).runtimes[0].name
-            await one(sandbox, runtime, owner(-1))
-
-            async def before(sandbox: DockerSandbox = sandbox, warm: int = settings.warm) -> None:
-                await ready(sandbox, warm)
-
-            await measure(arguments.jobs, name, lambda n, s=sandbox, o=owner: one(s, runtime, o(n)), before)
-            if settings.reuse:
-                await one(sandbox, runtime, "other")
-
-                async def stream(owner: str, sandbox: DockerSandbox = sandbox) -> None:
-                    for _ in range(arguments.jobs * 10):
-                        await one(sandbox, runtime, owner)
-
+async def containers(name: str, settings: WorkerSettings, jobs: int) -> None:
+    sandbox = DockerSandbox(settings, identity="bench")
+    await sandbox.open()
+    try:
+        runtime = (await sandbox.status()).runtimes[0].name
+        owners = ["owner"] * jobs if settings.reuse else [f"owner{number}" for number in range(jobs)]
+        await one(sandbox, runtime, owners[0])
+        timings = []
+        for owner in owners:
+            await ready(sandbox, settings.warm)
+            timings.append(await one(sandbox, runtime, owner))
+        say(name, timings)
+        if settings.reuse:
+            await one(sandbox, runtime, "other")
+            for slots in (["owner"], ["owner", "other"]):
                 begin = time.perf_counter()
-                await stream("owner")
-                print(f"{'  one slot':28} {arguments.jobs * 10 / (time.perf_counter() - begin):7.0f} jobs/s")
-                begin = time.perf_counter()
-                await asyncio.gather(stream("owner"), stream("other"))
-                print(f"{'  two slots':28} {arguments.jobs * 20 / (time.perf_counter() - begin):7.0f} jobs/s")
-        finally:
-            await sandbox.close()
+                await asyncio.gather(*(stream(sandbox, runtime, owner, jobs * 10) for owner in slots))
+                rate = jobs * 10 * len(slots) / (time.perf_counter() - begin)
+                print(f"{f'  {len(slots)} at once':28} {rate:7.0f} jobs/s")
+    finally:
+        await sandbox.close()
 
 
-async def processes(arguments: argparse.Namespace) -> None:
-    async def nothing() -> None:
-        return
-
+async def processes(jobs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sandbox = ProcessSandbox(Path(folder))
         await sandbox.open()
-        await measure(arguments.jobs, "process", lambda n: one(sandbox, "python", "owner"), nothing)
+        say("process", [await one(sandbox, "python", "owner") for _ in range(jobs)])
         await sandbox.close()
 
 
@@ -138,8 +112,11 @@ async def main() -> None:
     parser.add_argument("--jobs", type=int, default=30)
     parser.add_argument("--image", default="gridx-runtime:default")
     arguments = parser.parse_args()
-    await processes(arguments)
-    await containers(arguments)
+    images, jobs = [arguments.image], arguments.jobs
+    await processes(jobs)
+    await containers("cold", WorkerSettings(runtimes=images, warm=0, reuse=False), jobs)
+    await containers("warm, used once", WorkerSettings(runtimes=images, warm=1, reuse=False), jobs)
+    await containers("reuse, same owner", WorkerSettings(runtimes=images, warm=0, reuse=True), jobs)
 
 
 if __name__ == "__main__":

@@ -477,7 +477,7 @@ class Watch:
         if self.cgroup:
             most = read_number(self.cgroup.most) or 0
             if most > self.most_before:
-                self.peak = max(self.peak, most)
+                self.peak = most
             kills = self.cgroup.oom_kills() - self.kills_before
         return {**self.usage(), "oom_kills": kills}
 
@@ -606,6 +606,7 @@ def serve() -> dict[str, Any] | None:
         return None
 
 
-job = serve()
-if job is not None:
-    run_code(job)
+if __name__ == "__main__":
+    job = serve()
+    if job is not None:
+        run_code(job)

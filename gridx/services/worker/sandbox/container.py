@@ -189,6 +189,9 @@ def pause_container(
     host = _host(facts, oci_runtime)
     host |= {
         "NetworkMode": "none",
+        # Else the engine copies the machine's own resolver into the file that jobs see.
+        "Dns": ["127.0.0.1"],
+        "DnsSearch": ["."],
         "Ulimits": _ulimits(0),
         **update_of(Limits(PAUSE_MEMORY // MIB, 100, PAUSE_PIDS, 0), facts),
     }

@@ -42,7 +42,12 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any], facts: Engin
     bad: list[str] = []
 
     def check(name: str, wanted: Any, there: Any) -> None:
-        if not _same(name, wanted, there):
+        try:
+            same = _same(name, wanted, there)
+        except (AttributeError, TypeError, ValueError):
+            # Not even of the kind that was asked for.
+            same = False
+        if not same:
             bad.append(f"{name} is {_short(there)}")
 
     for name, wanted in asked.items():
