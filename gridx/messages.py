@@ -612,7 +612,7 @@ class Assignment(Wire, frozen=True):
 
     attempt_id: Id
     job_id: Id
-    number: Annotated[int, Meta(ge=1, le=1000)]
+    number: Annotated[int, Meta(ge=1, le=1_000_000)]
     owner: UserName
     name: Line
     code: Annotated[str, Meta(max_length=MAX_CODE_BYTES)]

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from gridx.config import Settings
+from gridx.errors import TooMany
 from gridx.messages import Gpu, MachineSample, Offer, Runtime, Sample, Worker
+from gridx.services.coordinator import fleet as fleet_module
 from gridx.services.coordinator.backoff import HALF_LIFE_S, LONGEST_S, Backoff
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.live import Live
@@ -116,6 +118,23 @@ def test_an_offer_that_shrinks_below_what_runs_leaves_nothing_free(fleet):
     fleet.offering(1, Offer(cpu_millis=1000, memory_mb=256))
     assert fleet.machines()[0].free_cpu_millis == -2000
     assert fleet.worker(1).free_cpu_millis == 0
+
+
+def test_a_gpu_that_is_offered_twice_is_one(fleet):
+    twice = Gpu(uuid="a", name="", memory_mb=1)
+    fleet.connect(record(), Offer(cpu_millis=1000, memory_mb=512, gpus=[twice, twice]), Link())
+    assert (fleet.machines()[0].gpus, fleet.machines()[0].free_gpus) == (1, ("a",))
+
+
+def test_a_user_has_so_many_workers_and_no_more(fleet, monkeypatch):
+    monkeypatch.setattr(fleet_module, "MAX_WORKERS", 2)
+    for id in (1, 2):
+        fleet.admit(7, f"{id:032x}")
+        fleet.connect(record(id), OFFER, Link())
+    fleet.admit(7, f"{2:032x}")
+    fleet.admit(8, f"{3:032x}")
+    with pytest.raises(TooMany):
+        fleet.admit(7, f"{3:032x}")
 
 
 def test_what_runs_is_counted_by_owner(fleet):

@@ -64,8 +64,9 @@ class Channel:
         self._fleet = fleet
         self._store = store
         self._clock = clock
-        # A worker speaks every heartbeat; after two without a word it is asked, and then has one to answer.
-        self._ping_s = max(2.0, 2 * settings.coordinator.heartbeat_s)
+        # A worker speaks every heartbeat. One that is late is asked, and has half as long again to answer:
+        # a line that is dead is noticed within two heartbeats.
+        self._ping_s = max(2.0, settings.coordinator.heartbeat_s * 4 / 3)
         self._open: set[Connection] = set()
         self._closing = False
 
@@ -116,6 +117,7 @@ class Channel:
         if hello is None:
             return
         try:
+            self._fleet.admit(user.id, hello.identity)
             record = await self._store.join_worker(
                 user.id, hello.identity, name=hello.name, version=hello.version
             )

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 from gridx import safetext
 from gridx.clock import Clock
 from gridx.config import Settings
-from gridx.errors import Conflict, GridError
+from gridx.errors import Conflict, GridError, TooMany
 from gridx.messages import CoordinatorFrame, MachineSample, Offer, Sample, Worker
 from gridx.services.coordinator.backoff import Backoff
 from gridx.services.coordinator.live import Live
@@ -26,6 +26,8 @@ log = logging.getLogger("gridx.coordinator")
 
 State = Literal["online", "offline", "paused", "draining", "unready"]
 
+MAX_WORKERS: Final = 1000
+"""Identities that one user may have; each is kept for ever."""
 SHOWN_BACKOFF_S: Final = 0.5
 """A shorter pause is not worth a word."""
 
@@ -121,6 +123,21 @@ class Fleet:
                 )
             )
         self._touch(member)
+
+    def admit(self, user_id: int, identity: str) -> None:
+        """Let a worker of this user in, new or known.
+
+        Raises:
+            TooMany: it would be one more than a user may have.
+        """
+        known = [
+            member.record.identity for member in self._members.values() if member.record.user_id == user_id
+        ]
+        if identity not in known and len(known) >= MAX_WORKERS:
+            raise TooMany(
+                f"You have {MAX_WORKERS} workers already.",
+                "A machine keeps its identity in its data folder: keep that folder, and it stays one worker.",
+            )
 
     def disconnect(self, worker_id: int, link: Link) -> bool:
         """A connection has ended; False when a newer one had taken its place."""
@@ -332,7 +349,7 @@ class Fleet:
                 closed=closed,
                 cpu_millis=offer.cpu_millis,
                 memory_mb=offer.memory_mb,
-                gpus=len(offer.gpus),
+                gpus=len(_gpus(offer)),
                 runtimes=tuple(offer.runtimes),
                 free_cpu_millis=cpu,
                 free_memory_mb=memory,
@@ -386,6 +403,11 @@ class Fleet:
         )
 
 
+def _gpus(offer: Offer) -> dict[str, None]:
+    """The offered GPUs by UUID, each once, in order."""
+    return dict.fromkeys(gpu.uuid for gpu in offer.gpus)
+
+
 def _free(member: Member) -> tuple[int, int, list[str]]:
     """Free thousandths of a core, MiB and GPUs; negative where an offer shrank below what runs."""
     offer = member.offer
@@ -395,5 +417,5 @@ def _free(member: Member) -> tuple[int, int, list[str]]:
     return (
         offer.cpu_millis - sum(live.job.cpu_millis for live in member.live.values()),
         offer.memory_mb - sum(live.job.memory_mb for live in member.live.values()),
-        [gpu.uuid for gpu in offer.gpus if gpu.uuid not in used],
+        [uuid for uuid in _gpus(offer) if uuid not in used],
     )

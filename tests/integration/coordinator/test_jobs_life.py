@@ -196,7 +196,7 @@ async def test_refused_and_given_back_are_no_faults_and_the_worker_is_not_asked_
     worker.say(Released(attempt_id=second.attempt_id, reason="drains"))
     waiting = await engine.state(ann, job.id, JobState.QUEUED)
     assert [attempt.state for attempt in waiting.attempts] == [AttemptState.REFUSED, AttemptState.RELEASED]
-    await engine.pass_time(6)
+    await engine.pass_time(11)
     third = (await engine.assigned(worker, 3))[-1]
     worker.start(third.attempt_id)
     worker.finish(third.attempt_id)

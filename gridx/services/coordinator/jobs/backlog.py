@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -29,6 +29,8 @@ from gridx.services.coordinator.store.records import JobRecord, Payload
 
 PAYLOAD_CACHE_BYTES: Final = 32 << 20
 """Programs of waiting jobs kept at hand, so that most need not be read again to be sent."""
+LONGEST_PAUSE_S: Final = 3600.0
+"""A worker that refuses a job again and again is still asked this often."""
 SEEN_FOR_S: Final = 1.0
 _COMMON: Final = Prices(core_hour=1_000_000, gib_hour=100_000, gpu_hour=10_000_000)
 """What jobs weigh against each other in fair share where they cost nothing."""
@@ -57,6 +59,7 @@ class Backlog:
         self._records: dict[int, JobRecord] = {}
         self._broke_on: dict[int, set[int]] = {}
         self._refused_by: dict[int, dict[int, float]] = {}
+        self._refusals: dict[int, Counter[int]] = {}
         self._reserved: dict[int, int] = {}
         self._payloads: OrderedDict[int, Payload] = OrderedDict()
         self._payload_bytes = 0
@@ -89,6 +92,7 @@ class Backlog:
         """The job has ended: nothing about it matters for placement any more."""
         self._broke_on.pop(job_id, None)
         self._refused_by.pop(job_id, None)
+        self._refusals.pop(job_id, None)
         self._reserved.pop(job_id, None)
         self.drop_payload(job_id)
 
@@ -97,8 +101,11 @@ class Backlog:
         self._broke_on.setdefault(job_id, set()).update(worker_ids)
 
     def refused(self, job_id: int, worker_id: int, for_s: float) -> None:
-        """A worker would not run the job: it is not asked again for a while."""
-        self._refused_by.setdefault(job_id, {})[worker_id] = self._clock.monotonic() + for_s
+        """A worker would not run the job: it is not asked again for a while, and each time for longer."""
+        times = self._refusals.setdefault(job_id, Counter())
+        pause_s = min(LONGEST_PAUSE_S, for_s * 2 ** min(times[worker_id], 20))
+        times[worker_id] += 1
+        self._refused_by.setdefault(job_id, {})[worker_id] = self._clock.monotonic() + pause_s
 
     def ask_again(self) -> None:
         """Let workers be asked again whose time since they refused a job is over."""

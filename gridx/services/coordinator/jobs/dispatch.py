@@ -78,11 +78,14 @@ class Dispatcher:
             log.warning("no job can be placed now: %s", error.message)
             await asyncio.sleep(RETRY_S)
             return
-        begun = [
-            self._begin(record, placement, attempt)
-            for (record, placement), attempt in zip(taken, attempts, strict=True)
-            if attempt is not None
-        ]
+        begun: list[Live] = []
+        for (record, placement), attempt in zip(taken, attempts, strict=True):
+            if attempt is not None:
+                begun.append(self._begin(record, placement, attempt))
+            else:
+                # It was cancelled while it was being placed.
+                self._backlog.forget(record.id)
+                self.cancelled.discard(record.id)
         if begun:
             await self._send(begun)
 
