@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
 from gridx.client_events import EventStream, open_events
+from gridx.client_follow import FollowedOutput, Patience, follow_attempts
 from gridx.client_wire import Wire
-from gridx.errors import InvalidField, NotFound, Unreachable
+from gridx.errors import InvalidField, Unreachable
 from gridx.messages import (
     AuditReport,
     Balance,
@@ -50,21 +49,10 @@ from gridx.messages import (
     WorkerPage,
 )
 
-PATIENCE_S: Final = 120.0
-"""How long ``wait`` and ``follow`` go on while nothing answers; a restart of the coordinator is shorter."""
 LONG_POLL_S: Final = 30
 """How long one request of ``wait`` may lie at the coordinator."""
 AUDIT_S: Final = 600.0
 """A recomputation of everything may take this long."""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowedOutput:
-    """Bytes of one stream of one attempt, from ``offset``; a job that was tried again starts at 0 anew."""
-
-    attempt: int
-    offset: int
-    data: bytes
 
 
 class Client:
@@ -168,7 +156,7 @@ class Client:
         """Wait for the job's end, over restarts of the coordinator; after ``timeout_s`` as it is then."""
         loop = asyncio.get_running_loop()
         end = None if timeout_s is None else loop.time() + timeout_s
-        patience = _Patience()
+        patience = Patience()
         while True:
             left = LONG_POLL_S if end is None else min(LONG_POLL_S, end - loop.time())
             poll_s = max(0, int(left))
@@ -179,7 +167,7 @@ class Client:
             except Unreachable as error:
                 await patience.another_try(error)
                 continue
-            patience = _Patience()
+            patience = Patience()
             if job.state.ended or (end is not None and loop.time() >= end):
                 return job
             if poll_s == 0:
@@ -237,46 +225,8 @@ class Client:
         self, job_id: int, stream: Stream = "stdout", *, offset: int = 0, attempt: int | None = None
     ) -> AsyncIterator[FollowedOutput]:
         """As :meth:`follow`, with the attempt that wrote the bytes, from the newest or ``attempt`` on."""
-        number = attempt or max(1, (await self.job(job_id)).attempt)
-        patience = _Patience()
-        while True:
-            query = {"stream": stream, "attempt": number, "offset": offset, "follow": 1}
-            try:
-                try:
-                    async with self._wire.stream(f"/jobs/{job_id}/output", query) as response:
-                        async for data in response.content.iter_any():
-                            patience = _Patience()
-                            yield FollowedOutput(number, offset, data)
-                            offset += len(data)
-                    silent = False
-                except Unreachable as error:
-                    if not error.details.get("silent"):
-                        raise
-                    silent = True
-                job = await self.job(job_id)
-                if silent:
-                    patience = _Patience()
-                # The response also ends when the coordinator stops: the job itself says whether it is over.
-                if not _attempt_is_over(job, number):
-                    if not silent:
-                        await patience.another_try(Unreachable(f"{self.url} ended the output early."))
-                    continue
-                rest = await self._rest(job_id, stream, offset, number)
-                if rest:
-                    yield FollowedOutput(number, offset, rest)
-                    offset += len(rest)
-            except Unreachable as error:
-                await patience.another_try(error)
-                continue
-            if job.state.ended and job.attempt <= number:
-                return
-            number, offset = number + 1, 0
-
-    async def _rest(self, job_id: int, stream: Stream, offset: int, number: int) -> bytes:
-        try:
-            return await self.output(job_id, stream, offset=offset, attempt=number)
-        except NotFound:
-            return b""  # the job ended before that attempt began
+        async for part in follow_attempts(self, self._wire, job_id, stream, offset, attempt):
+            yield part
 
     # -- machines ----------------------------------------------------------------------------------------
 
@@ -393,27 +343,6 @@ class Client:
             me = known[1] if known is not None and known[0] == self.token else await self.me()
             user = me.username
         return quote(user, safe="")
-
-
-class _Patience:
-    """Back-off for what outlives a broken connection: gives up with the last error when time is over."""
-
-    def __init__(self) -> None:
-        self._since = asyncio.get_running_loop().time()
-        self._tries = 0
-
-    async def another_try(self, error: Unreachable) -> None:
-        if asyncio.get_running_loop().time() - self._since > PATIENCE_S:
-            raise error
-        self._tries += 1
-        await asyncio.sleep(min(5.0, 0.1 * 2**self._tries) * random.uniform(0.5, 1.0))  # noqa: S311
-
-
-def _attempt_is_over(job: Job, number: int) -> bool:
-    if job.state.ended or job.attempt > number:
-        return True
-    attempts = job.attempts if isinstance(job.attempts, list) else []
-    return any(attempt.number == number and attempt.ended_at is not None for attempt in attempts)
 
 
 def _key() -> str:

@@ -13,8 +13,8 @@ import getpass
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,18 +37,52 @@ SCREEN_CLOSE_S: Final = 5.0
 """How long the dashboard may take to give the terminal back."""
 
 
-@dataclass(frozen=True, slots=True)
 class Password:
-    """Where a password comes from: given by flag, file or environment, else asked for on the terminal."""
+    """Where a password comes from: given by flag, file or environment, else asked for on the terminal.
 
-    given: str | None = None
-    may_ask: bool = False
+    Args:
+        given: by flag, file or environment.
+        may_ask: there is a person at a terminal.
+    """
+
+    def __init__(self, given: str | None = None, *, may_ask: bool = False) -> None:
+        self.given = given
+        self.may_ask = may_ask
+        self._terminal: list[Any] | None = None
+
+    @property
+    def asking(self) -> bool:
+        """Whether the prompt stands there now."""
+        return self._terminal is not None
 
     def __call__(self, new: bool) -> str | None:
         """The password, or None where there is none; whether the name is ``new`` shows when it is used."""
-        if self.given is not None:
+        if self.given is not None or not self.may_ask:
             return self.given
-        return getpass.getpass("Password (a new name is registered with it): ") if self.may_ask else None
+        self._terminal = _terminal_state()
+        try:
+            return getpass.getpass("Password (a new name is registered with it): ")
+        except EOFError:
+            return None
+        finally:
+            self._terminal = None
+
+    def leave(self) -> None:
+        """Make the terminal as it was before the prompt, whose thread cannot be interrupted."""
+        if self._terminal:
+            import termios
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._terminal)
+        say("")
+
+
+def _terminal_state() -> list[Any]:
+    """What a prompt changes of the terminal; empty where the platform has no such thing."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return []
+    return termios.tcgetattr(sys.stdin.fileno())
 
 
 def run(settings: Settings, *, screen: bool, ascii_only: bool = False, password: Password) -> int:
@@ -78,6 +112,7 @@ class Node:
         self, settings: Settings, *, screen: bool, ascii_only: bool = False, password: Password
     ) -> None:
         self.services = Services(settings, password)
+        self.password = password
         self.settings = self.services.settings
         self.screen = screen
         self.ascii_only = ascii_only
@@ -100,6 +135,7 @@ class Node:
             try:
                 if not await self._unless_stopped(self.services.start(self._listening)):
                     return self._exit_code()
+                self.password.may_ask = False  # from now on the terminal is the screen's or the log's
                 if self.settings.role != "viewer":
                     say(f"{self.settings.role} ready" + ("" if self.screen else "; Ctrl-C stops it"))
                 return await self._serve()
@@ -254,6 +290,9 @@ class Node:
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
         log.info("%s received", name)
+        if self.password.asking:
+            self.password.leave()
+            os._exit(EXIT_INTERRUPTED)  # nothing has been started yet
         self._signals.append(signal.Signals(number))
         if self._hung_up() and self._app is not None:
             self._app.exit()  # the terminal is gone, not the work

@@ -335,6 +335,29 @@ def test_what_keeps_it_from_starting_is_a_sentence(processes, args, words):
     assert "Traceback" not in node.text
 
 
+def test_a_worker_asks_for_the_password_on_its_terminal(terminal, processes):
+    processes.coordinator()
+    where = {"COORDINATOR_HTTP": processes.http_url, "COORDINATOR_WS": processes.ws_url}
+    node = terminal("--role", "worker", "--no-ui", "--user", "ann", **where)
+    node.says(rb"Password .*: ")
+    os.write(node.master, b"correct horse\n")
+    node.says(rb"connected to ")
+    assert b"correct horse" not in node.seen
+    node.process.send_signal(signal.SIGTERM)
+    assert node.ends() == 0
+
+
+def test_ctrl_c_at_the_password_prompt_gives_the_terminal_back(terminal, processes):
+    processes.coordinator()
+    where = {"COORDINATOR_HTTP": processes.http_url, "COORDINATOR_WS": processes.ws_url}
+    node = terminal("--role", "worker", "--no-ui", "--user", "ann", **where)
+    node.says(rb"Password .*: ")
+    os.write(node.master, b"\x03")
+    assert node.ends() == 130
+    assert termios.tcgetattr(node.slave) == node.before
+    assert b"Traceback" not in node.seen
+
+
 def test_a_viewer_shows_a_coordinator_elsewhere(terminal, processes):
     processes.coordinator()
     address = processes.http_url.removeprefix("http://")

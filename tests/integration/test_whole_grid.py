@@ -150,6 +150,29 @@ async def test_the_coordinator_killed_under_load_loses_nothing_that_it_accepted(
     assert report.ok, report.findings
 
 
+async def test_followed_output_is_whole_over_a_restart_of_the_coordinator(processes, people, until):
+    coordinator = processes.coordinator()
+    processes.worker("ann", "one")
+    ann = await people("ann")
+    job = await ann.submit(
+        spec("import time\nfor n in range(40):\n    print('line', n, flush=True)\n    time.sleep(0.1)")
+    )
+    got = b""
+
+    async def follow() -> None:
+        nonlocal got
+        async for data in ann.follow(job.id):
+            got += data
+
+    following = asyncio.create_task(follow())
+    await until(lambda: b"line 5\n" in got, "the first lines")
+    await asyncio.to_thread(coordinator.kill)
+    await asyncio.to_thread(processes.coordinator)
+    await asyncio.wait_for(following, 90)
+    assert got == b"".join(b"line %d\n" % n for n in range(40))
+    assert (await ann.job(job.id)).attempt == 1
+
+
 def test_a_second_coordinator_on_the_same_database_refuses_to_start(processes):
     processes.coordinator()
     second = processes.start(
