@@ -8,72 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol
+from dataclasses import replace
+from typing import Final
 
 from gridx import safetext
 from gridx.clock import Clock
 from gridx.config import Settings
-from gridx.errors import Conflict, GridError, TooMany
-from gridx.messages import CoordinatorFrame, MachineSample, Offer, Sample, Worker
-from gridx.services.coordinator.backoff import Backoff
+from gridx.errors import Conflict, TooMany
+from gridx.messages import CoordinatorFrame, Offer, Sample, Worker
 from gridx.services.coordinator.live import Live
+from gridx.services.coordinator.member import Link, Member, State, Watcher
 from gridx.services.coordinator.scheduler import Machine
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import WorkerRecord
 
 log = logging.getLogger("gridx.coordinator")
 
-State = Literal["online", "offline", "paused", "draining", "unready"]
-
 MAX_WORKERS: Final = 1000
 """Identities that one user may have; each is kept for ever."""
 SHOWN_BACKOFF_S: Final = 0.5
 """A shorter pause is not worth a word."""
-
-
-class Link(Protocol):
-    """A worker's connection. Nothing here blocks or raises; a reader that does not keep up is dropped."""
-
-    def send(self, *frames: CoordinatorFrame) -> None:
-        """Let frames go out, in order."""
-
-    def reject(self, error: GridError) -> None:
-        """Say why, as the last word, and close."""
-
-    def hang_up(self, why: str) -> None:
-        """Close; the worker comes back by itself."""
-
-
-class Watcher(Protocol):
-    """Who is told of changes; see ``events.Hub``."""
-
-    def worker_changed(self, worker: Worker) -> None:
-        """A worker came, went, or sent a sample."""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One worker of the fleet."""
-
-    record: WorkerRecord
-    offer: Offer | None = None
-    link: Link | None = None
-    told: State = "online"
-    told_reason: str = ""
-    draining: bool = False
-    sample: MachineSample | None = None
-    seen_at: float | None = None
-    earned: int = 0
-    backoff: Backoff = field(default_factory=Backoff)
-    live: dict[int, Live] = field(default_factory=dict)
-    machine: Machine | None = None
-    """What the scheduler sees, kept until something changes."""
-
-    @property
-    def private(self) -> bool:
-        """Whether it runs its owner's jobs only."""
-        return self.offer is not None and (self.offer.own_jobs_only or not self.offer.isolated)
 
 
 class Fleet:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 from gridx import safetext
 from gridx.clock import Clock
@@ -41,6 +41,8 @@ from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import End, JobRecord, OutputChunk
 
 log = logging.getLogger("gridx.coordinator")
+
+T = TypeVar("T")
 
 MARKER_BYTES: Final = 4096
 """What a worker may add to a stream past its cap, to say that it was cut."""
@@ -92,7 +94,7 @@ class Lifecycle:
         self.ended: Counter[str] = Counter()
         """Attempts by how they ended, since the start."""
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something that must come to its end even when nobody waits for it any more."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -207,7 +209,7 @@ class Lifecycle:
                 live.job.user_id, live.job.id, live.attempt.number, chunk.stream, chunk.offset, chunk.data
             )
 
-    async def _patiently(self, live: Live, write: Any) -> Any:
+    async def _patiently(self, live: Live, write: Callable[[], Awaitable[T]]) -> T | None:
         """Write as soon as the store can; give up when the attempt has ended meanwhile."""
         while True:
             try:

@@ -12,35 +12,24 @@ from typing import Any, Final, TypeVar
 from gridx.clock import Clock
 from gridx.config import Settings
 from gridx.errors import Conflict, Forbidden, NotFound
-from gridx.messages import Cancel as CancelFrame
 from gridx.messages import (
-    Drain,
-    Hello,
     Job,
     JobPage,
     JobSpec,
     JobState,
-    Offering,
-    Pause,
     Quote,
     Receipt,
-    Renewed,
-    Resume,
-    Sample,
     Stream,
-    StreamOffsets,
-    Welcome,
-    Worker,
-    WorkerFrame,
 )
 from gridx.services.coordinator import ledger
-from gridx.services.coordinator.fleet import Fleet, Link
+from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import submission
 from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
 from gridx.services.coordinator.jobs.dispatch import Dispatcher
 from gridx.services.coordinator.jobs.lifecycle import Hub, Lifecycle
 from gridx.services.coordinator.jobs.sweeper import Sweeper
 from gridx.services.coordinator.jobs.views import attempt_view, job_view, receipt_view, spec_view
+from gridx.services.coordinator.jobs.workers import WorkerSide
 from gridx.services.coordinator.live import Ask, Live
 from gridx.services.coordinator.states import LIVE_ATTEMPTS
 from gridx.services.coordinator.store import Store
@@ -52,7 +41,6 @@ from gridx.services.coordinator.store.records import (
     Payload,
     Submitted,
     UserRecord,
-    WorkerRecord,
 )
 
 log = logging.getLogger("gridx.coordinator")
@@ -81,19 +69,17 @@ class OutputPart:
     job_ended: bool
 
 
-class Jobs:
+class Jobs(WorkerSide):
     """The life of all jobs."""
 
     def __init__(self, store: Store, fleet: Fleet, hub: Hub, settings: Settings, clock: Clock) -> None:
-        self._store = store
-        self._fleet = fleet
+        backlog = Backlog(fleet, settings, clock)
+        lifecycle = Lifecycle(store, fleet, backlog, hub, settings, clock)
+        super().__init__(store, fleet, lifecycle, settings)
         self._hub = hub
-        self._settings = settings
         self._clock = clock
-        self._lease_s = settings.coordinator.lease_s
         self._prices = ledger.prices_from(settings.credits)
-        self._backlog = Backlog(fleet, settings, clock)
-        self._lifecycle = Lifecycle(store, fleet, self._backlog, hub, settings, clock)
+        self._backlog = backlog
         self._dispatcher = Dispatcher(store, fleet, self._backlog, self._lifecycle, settings, clock)
         self._sweeper = Sweeper(fleet, self._backlog, self._lifecycle, settings, clock)
         self._background: list[asyncio.Task[None]] = []
@@ -320,125 +306,6 @@ class Jobs:
         record = await self._own(user, job_id)
         return receipt_view(record, await self._store.attempts_of(job_id))
 
-    # -- owners of workers -------------------------------------------------------------------------------
-
-    async def pause_worker(self, user: UserRecord, worker_id: int) -> Worker:
-        """Let the worker take nothing new until it is resumed; it stays so over restarts."""
-        return await self._set_paused(user, worker_id, True)
-
-    async def resume_worker(self, user: UserRecord, worker_id: int) -> Worker:
-        """Let the worker take jobs again."""
-        return await self._set_paused(user, worker_id, False)
-
-    async def drain_worker(self, user: UserRecord, worker_id: int) -> Worker:
-        """Let the worker finish what it runs and leave.
-
-        Raises:
-            Conflict: it is not connected.
-        """
-        self._may_steer(user, worker_id)
-        if not self._fleet.send(worker_id, Drain()):
-            raise Conflict(f"Worker {worker_id} is not connected.", "There is nothing to drain.")
-        self._fleet.drained(worker_id)
-        return self._worker(worker_id)
-
-    async def heartbeat(self, user: UserRecord, worker_id: int, attempts: list[int]) -> Worker:
-        """A sign of life over HTTP: renews the leases of these attempts where they are this worker's."""
-        record = self._fleet.record(worker_id)
-        if record is None:
-            raise _no_worker(worker_id)
-        if record.user_id != user.id:
-            raise Forbidden(f"Worker {worker_id} is not yours.", "Only its owner speaks for it.")
-        self._fleet.renew(worker_id, attempts)
-        return self._worker(worker_id)
-
-    async def _set_paused(self, user: UserRecord, worker_id: int, paused: bool) -> Worker:
-        self._may_steer(user, worker_id)
-        record = await self._store.set_worker_paused(worker_id, paused)
-        if record is None:
-            raise _no_worker(worker_id)
-        self._fleet.paused(record)
-        self._fleet.send(worker_id, Pause(paused=paused))
-        return self._worker(worker_id)
-
-    def _may_steer(self, user: UserRecord, worker_id: int) -> None:
-        record = self._fleet.record(worker_id)
-        if record is None:
-            raise _no_worker(worker_id)
-        if record.user_id != user.id and user.role != "admin":
-            raise Forbidden(
-                f"Worker {worker_id} is {record.owner}'s.", "Only its owner or an admin may do that."
-            )
-
-    def _worker(self, worker_id: int) -> Worker:
-        worker = self._fleet.worker(worker_id)
-        if worker is None:
-            raise _no_worker(worker_id)
-        return worker
-
-    # -- workers -----------------------------------------------------------------------------------------
-
-    def attach(self, record: WorkerRecord, hello: Hello, link: Link) -> None:
-        """A worker has said hello: welcome it, take up the attempts that it names, give up the others.
-
-        What it does not name died with its process, or never reached it: no lease needs to run out for that.
-        """
-        named = {*hello.running, *hello.spooled}
-        mine = {live.id: live for live in self._fleet.live_of_worker(record.id)}
-        resume = [
-            Resume(
-                attempt_id=attempt_id,
-                current=attempt_id in mine,
-                offsets=StreamOffsets(**mine[attempt_id].stored)
-                if attempt_id in mine
-                else StreamOffsets(stdout=0, stderr=0),
-            )
-            for attempt_id in sorted(named)
-        ]
-        link.send(
-            Welcome(
-                worker_id=record.id,
-                owner=record.owner,
-                heartbeat_s=self._settings.coordinator.heartbeat_s,
-                lease_s=self._lease_s,
-                resume=resume,
-            )
-        )
-        if record.paused:
-            link.send(Pause(paused=True))
-        self._fleet.connect(record, hello.offer, link)
-        self._fleet.renew(record.id, named & mine.keys())
-        for live in mine.values():
-            if live.id not in named:
-                why = "its worker came back without it" if live.accepted else "its worker never received it"
-                self._lifecycle.spawn(self._lifecycle.lose(live, why, fault=live.accepted))
-                continue
-            live.accepted = True
-            if live.asked is not None:
-                link.send(CancelFrame(attempt_ids=[live.id], reason=live.asked.value))
-
-    async def room(self, worker_id: int) -> None:
-        """Wait while too much of what a worker sent is still to be written."""
-        await self._lifecycle.room(worker_id)
-
-    def detach(self, worker_id: int, link: Link) -> None:
-        """The worker's connection has ended. Its leases run on: it may come back."""
-        self._fleet.disconnect(worker_id, link)
-
-    def received(self, worker_id: int, link: Link, frames: Sequence[WorkerFrame]) -> None:
-        """Take what a worker sent, in order. Signs of life are answered at once; the rest is worked off."""
-        for frame in frames:
-            if isinstance(frame, Sample):
-                strange = self._fleet.renew(worker_id, frame.attempts)
-                self._fleet.sampled(worker_id, frame)
-                link.send(Renewed(seq=frame.seq))
-                if strange:
-                    link.send(CancelFrame(attempt_ids=strange, reason="not yours any more"))
-            elif isinstance(frame, Offering):
-                self._fleet.offering(worker_id, frame.offer)
-            elif not isinstance(frame, Hello):
-                self._lifecycle.take(worker_id, frame)
-
     # -- all ---------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int | float]:
@@ -488,7 +355,3 @@ class Jobs:
 
 def _no_job(job_id: int) -> NotFound:
     return NotFound(f"There is no job {job_id}, or it is not yours.", "gridx jobs lists yours.")
-
-
-def _no_worker(worker_id: int) -> NotFound:
-    return NotFound(f"There is no worker {worker_id}.", "gridx workers lists them.")
