@@ -159,6 +159,12 @@ async def test_something_that_answers_and_is_no_engine_is_told_apart(tmp_path):
         server.close()
 
 
+def test_engines_that_cannot_be_checked_or_run_something_else_are_passed_over():
+    assert engine.unfit(FACTS) == ""
+    assert "Podman" in engine.unfit(dataclasses.replace(FACTS, name="Podman Engine"))
+    assert "windows" in engine.unfit(dataclasses.replace(FACTS, system="windows"))
+
+
 @pytest.mark.parametrize("field", ["limits_memory", "limits_cpu", "limits_pids"])
 def test_an_engine_without_a_limit_or_seccomp_runs_no_job(field):
     assert engine.lacks(FACTS) == ""
@@ -360,5 +366,48 @@ def test_the_seccomp_profile_allows_by_name_and_refuses_the_rest():
     assert not any(arch["subArchitectures"] for arch in profile["archMap"])
     rules = [rule for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW"]
     allowed = [name for rule in rules for name in rule["names"]]
-    forbidden = ["add_key", "bpf", "chroot", "clone3", "delete_module", "fanotify_init", "finit_module", "fsmount", "fsopen", "init_module", "io_setup", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "mount", "mount_setattr", "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace", "quotactl", "reboot", "request_key", "setns", "swapon", "syslog", "umount2", "unshare", "userfaultfd", "vmsplice"]
+    forbidden = [
+        "add_key",
+        "bpf",
+        "chroot",
+        "clone3",
+        "delete_module",
+        "fanotify_init",
+        "finit_module",
+        "fsmount",
+        "fsopen",
+        "init_module",
+        "io_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "io_uring_setup",
+        "ioperm",
+        "iopl",
+        "kcmp",
+        "kexec_file_load",
+        "kexec_load",
+        "keyctl",
+        "mount",
+        "mount_setattr",
+        "move_mount",
+        "open_by_handle_at",
+        "open_tree",
+        "perf_event_open",
+        "pidfd_getfd",
+        "pivot_root",
+        "process_madvise",
+        "process_vm_readv",
+        "process_vm_writev",
+        "ptrace",
+        "quotactl",
+        "reboot",
+        "request_key",
+        "setns",
+        "swapon",
+        "syslog",
+        "umount2",
+        "unshare",
+        "userfaultfd",
+        "vmsplice",
+    ]
     assert not set(forbidden) & set(allowed)

@@ -83,9 +83,8 @@ def tmpfs(limits: Limits) -> dict[str, str]:
 @functools.cache
 def seccomp() -> str:
     """Our profile, as the JSON text that the API takes."""
-    return json.dumps(
-        json.loads(Path(__file__).with_name("seccomp.json").read_bytes()), separators=(",", ":")
-    )
+    profile = json.loads(Path(__file__).with_name("seccomp.json").read_bytes())
+    return json.dumps(profile, separators=(",", ":"))
 
 
 def update_of(limits: Limits, facts: EngineFacts) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def missing(tried: Sequence[Tried], *, platform: str = sys.platform) -> EngineMi
     else:
         hint = (
             "Type: sudo systemctl start docker. If there is no engine: sudo apt install docker.io, "
-            "or your system's docker or podman package."
+            "or your system's docker package."
         )
     return EngineMissing(
         f"No container engine answers. Tried: {places}.",

@@ -148,10 +148,12 @@ class DockerSandbox:
     async def close(self) -> None:
         if self._engine is None:
             return
-        if self._away:
-            self._pool.forget()
-        await self._pool.close()
         engine, self._engine = self._engine, None
+        if self._away or await engine.ping():
+            # Nothing can be removed now; the next start's sweep does it.
+            self._pool.forget()
+            self._builder.forget()
+        await self._pool.close()
         await engine.close()
 
     # -- parts of a run --------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class EngineFacts:
 
     @property
     def podman(self) -> bool:
-        """Whether this is Podman behind Docker's interface; it echoes some options in its own way."""
+        """Whether this is Podman behind Docker's interface."""
         return "podman" in self.name.lower()
 
     def has(self, module: str) -> bool:
@@ -199,13 +199,24 @@ async def find_engine(setting: str) -> Engine:
                 # The address may be of a kind that needs a library which is not here.
                 reason = safetext.line(f"{type(error).__name__}: {error}")
             else:
-                if facts.system == "linux":
+                reason = unfit(facts)
+                if not reason:
                     log.info("container engine %s %s at %s", facts.name, facts.version, candidate.address)
                     return Engine(client, candidate, facts)
-                reason = f"it runs {safetext.line(facts.system)} containers"
                 client.close()
         tried.append(Tried(candidate, reason))
     raise missing(tried)
+
+
+def unfit(facts: EngineFacts) -> str:
+    """Why an engine that answers is passed over for the next; empty when it is not."""
+    if facts.system != "linux":
+        return f"it runs {safetext.line(facts.system)} containers"
+    if facts.podman:
+        # Seen with 4.3: it adds writable places to a read-only root file system, shares the IPC namespace, and
+        # takes the seccomp profile in another form. What is not exactly as it was asked for is not used.
+        return "Podman does not make containers exactly as they are asked for; Docker is needed"
+    return ""
 
 
 def lacks(facts: EngineFacts) -> str:

@@ -64,10 +64,7 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any], facts: Engin
             check(f"HostConfig.{name}", None, host.get(name))
     check("Config.Volumes", None, config.get("Volumes"))
     check("Mounts", [], [mount for mount in found.get("Mounts") or [] if mount.get("Type") != "tmpfs"])
-    if not facts.podman:
-        bad += [
-            f"HostConfig.{name} is empty" for name in ("MaskedPaths", "ReadonlyPaths") if not host.get(name)
-        ]
+    bad += [f"HostConfig.{name} is empty" for name in ("MaskedPaths", "ReadonlyPaths") if not host.get(name)]
     if (
         facts.has("apparmor")
         and found.get("AppArmorProfile") in ("", "unconfined", None)

@@ -85,8 +85,10 @@ class Builder:
         try:
             await self._inspect(id, asked)
             await self.engine.call(self.engine.client.start, id)
-        except BaseException:
+        except BaseException as error:
             await self.remove(id)
+            if isinstance(error, docker.errors.NotFound):
+                raise SandboxBroken("The slot's container has vanished.") from None
             raise
         return Slot(id)
 
@@ -133,7 +135,7 @@ class Builder:
             if channel is not None:
                 channel.close()
             await self.remove(id)
-            if isinstance(error, (OSError, TimeoutError)):
+            if isinstance(error, (OSError, docker.errors.NotFound)):
                 raise SandboxBroken(f"The sandbox could not be started: {error}.") from None
             raise
         return Place(id, slot, image, limits, channel, line, gpus)
@@ -155,7 +157,10 @@ class Builder:
             except requests.exceptions.HTTPError as error:
                 docker.errors.create_api_error_from_http_exception(error)
 
-        await self.engine.call(update)
+        try:
+            await self.engine.call(update)
+        except docker.errors.NotFound:
+            raise SandboxBroken("The sandbox's container has vanished.") from None
         bad = changed_limits(limits, await self.inspect(place.id), self.engine.facts)
         if bad:
             raise SandboxBroken(f"The engine did not change the limits as asked: {'; '.join(bad)}.")
@@ -220,9 +225,9 @@ class Builder:
         for id in list(self._live):
             await self.remove(id)
 
-    def forget(self, id: str) -> None:
-        """Use a container no more, without a word to the engine; the sweep removes it."""
-        self._live.discard(id)
+    def forget(self, *ids: str) -> None:
+        """Use these containers no more, without a word to the engine; a sweep removes them. None: all."""
+        self._live.difference_update(ids or list(self._live))
 
     def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {LABEL_WORKER: self.identity, LABEL_JOB: "", LABEL_ATTEMPT: "", **labels}

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import docker.errors
-
 from gridx.config import WorkerSettings
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.base import RunRequest
@@ -28,8 +26,9 @@ log = logging.getLogger("gridx.worker")
 
 IDLE_S: Final = 60.0
 """How long a place waits for its owner's next job."""
-MAX_IDLE: Final = 4
-SPARE_SLOTS: Final = 4
+MAX_IDLE: Final = 16
+"""Places that wait for their owner's next job; each holds some 10 MB."""
+SPARE_SLOTS: Final = 8
 MAX_JOBS: Final = 1000
 """Jobs in one place before it is made anew."""
 USUAL_MEMORY_MB: Final = 512
@@ -130,8 +129,7 @@ class Pool:
         """Drop everything without a word to the engine, which is away; the sweep removes it later."""
         for place in (*self._warm, *self._idle):
             place.channel.close()
-            self._builder.forget(place.id)
-            self._builder.forget(place.slot.id)
+            self._builder.forget(place.id, place.slot.id)
         for slot in self._slots:
             self._builder.forget(slot.id)
         self._warm, self._idle, self._slots = [], [], []
@@ -150,7 +148,7 @@ class Pool:
                 return self._given(place, request)
             try:
                 await self._builder.resize(place, limits)
-            except (SandboxBroken, docker.errors.NotFound) as error:
+            except SandboxBroken as error:
                 log.info("a place could not be resized and is replaced: %s", error)
                 self._spawn(self.destroy(place))
                 if isinstance(error, EngineAway):
@@ -212,14 +210,17 @@ class Pool:
     # -- tending ---------------------------------------------------------------------------------------------
 
     async def _tend(self) -> None:
+        failing = False
         while True:
             self._wake.clear()
             try:
                 self._expire()
                 await self._fill()
+                failing = False
             except SandboxBroken as error:
-                # The next job says why, and status() looks at the engine.
-                log.warning("no place could be started ahead: %s", error.message)
+                # The next job says why, and status() looks at the engine; once is enough here.
+                log.log(logging.DEBUG if failing else logging.WARNING, "no place is ready: %s", error.message)
+                failing = True
                 await asyncio.sleep(REFILL_AFTER_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S / 4):
