@@ -213,8 +213,8 @@ def unfit(facts: EngineFacts) -> str:
     if facts.system != "linux":
         return f"it runs {safetext.line(facts.system)} containers"
     if facts.podman:
-        # Seen with 4.3: it adds writable places to a read-only root file system, shares the IPC namespace, and
-        # takes the seccomp profile in another form. What is not exactly as it was asked for is not used.
+        # Seen with 4.3: it adds writable places to a read-only root file system, shares the IPC namespace,
+        # and takes the seccomp profile in another form. What is not exactly as it was asked for is not used.
         return "Podman does not make containers exactly as they are asked for; Docker is needed"
     return ""
 
