@@ -7,7 +7,6 @@ import logging
 import random
 import socket
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from gridx.services.monitor import Monitor
 from gridx.services.worker import identity
 from gridx.services.worker.attempt import Attempt
 from gridx.services.worker.conversation import Conversation
-from gridx.services.worker.link import Link
+from gridx.services.worker.link import Link, channel_url
 from gridx.services.worker.lookout import Lookout
 from gridx.services.worker.policy import Standing
 from gridx.services.worker.sandbox.base import Sandbox
@@ -46,6 +45,9 @@ class Agent:
         monitor: reads the machine.
         clock: for the leases.
         rng: for the jitter of reconnecting.
+
+    Raises:
+        SetupError: no owner, or no coordinator that could be reached at its address.
     """
 
     def __init__(
@@ -59,8 +61,15 @@ class Agent:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        worker = settings.worker
+        if not worker.coordinator_http or not worker.coordinator_ws:
+            raise ConfigError(
+                "The worker does not know where its coordinator is.",
+                "Add --coordinator-ip HOST, or set COORDINATOR_HTTP and COORDINATOR_WS.",
+            )
         self.settings = settings
-        self.name = safetext.line(settings.worker.name or socket.gethostname(), limit=190) or "worker"
+        self.name = safetext.line(worker.name or socket.gethostname(), limit=190) or "worker"
+        self._url = channel_url(worker.coordinator_ws)
         self._signing = SignIn(settings, password, token=token)
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311
@@ -109,22 +118,14 @@ class Agent:
         """Make everything ready and try to connect once; what fails then is tried again for ever.
 
         Raises:
-            SetupError: another worker has the data folder, there is no engine, no address, ...
+            SetupError: another worker has the data folder, there is no engine, ...
             Unauthenticated, Forbidden: the coordinator does not let this user in.
         """
-        worker = self.settings.worker
-        if not worker.coordinator_http or not worker.coordinator_ws:
-            raise ConfigError(
-                "The worker does not know where its coordinator is.",
-                "Add --coordinator-ip HOST, or set COORDINATOR_HTTP and COORDINATOR_WS.",
-            )
         self._over = asyncio.get_running_loop().create_future()
         try:
             await self._make_ready()
             assert self._conversation is not None
-            self._link = Link(
-                worker.coordinator_ws, self._signing, self._conversation, clock=self._clock, rng=self._rng
-            )
+            self._link = Link(self._url, self._signing, self._conversation, clock=self._clock, rng=self._rng)
             link = self._watched(self._link.run(), "worker link")
             tried = asyncio.create_task(self._link.tried.wait(), name="worker first try")
             await asyncio.wait((link, tried), return_when=asyncio.FIRST_COMPLETED)
@@ -290,9 +291,11 @@ async def _within(
     """Wait for something, but no longer than this, and not once ``hurry`` is set."""
     working = asyncio.create_task(work)
     hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
-    await asyncio.wait((working, hurrying), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    hurrying.cancel()
-    if not working.done():
+    try:
+        await asyncio.wait((working, hurrying), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hurrying.cancel()
         working.cancel()
-    with suppress(asyncio.CancelledError):
-        await working
+    await asyncio.wait((working, hurrying))
+    if not working.cancelled():
+        working.result()

@@ -18,6 +18,7 @@ from gridx import __version__, safetext
 from gridx.address import WS_PATH
 from gridx.clock import Clock
 from gridx.errors import (
+    ConfigError,
     Conflict,
     Forbidden,
     GridError,
@@ -84,14 +85,14 @@ class Link:
     """One connection at a time, for ever.
 
     Args:
-        url: of the workers' WebSocket; without a path, the usual one is meant.
+        url: of the workers' WebSocket, whole.
         signing: gives the token.
         peer: the worker.
         rng: for the jitter of the waiting.
     """
 
     def __init__(self, url: str, signing: SignIn, peer: Peer, *, clock: Clock, rng: random.Random) -> None:
-        self.url = with_path(url)
+        self.url = url
         self.tried = asyncio.Event()
         """Set when the first try is over, unless it ended the link."""
         self._signing = signing
@@ -290,9 +291,24 @@ class Link:
         )
 
 
-def with_path(url: str) -> str:
-    """The address of the workers' WebSocket: the usual path is added where there is none."""
-    return url.rstrip("/") + WS_PATH if urlsplit(url).path in ("", "/") else url
+def channel_url(text: str) -> str:
+    """The address of the workers' WebSocket: ``ws://`` and the usual path are added where they are missing.
+
+    Raises:
+        ConfigError: it is no such address.
+    """
+    url = text.strip() if "://" in text else f"ws://{text.strip()}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(
+            f"{text!r} is not the address of a coordinator's WebSocket.",
+            "It is like ws://192.168.1.10:8080, or wss://HOST behind a proxy that has a certificate.",
+        )
+    return url.rstrip("/") + WS_PATH if parts.path in ("", "/") else url
 
 
 async def _send(ws: aiohttp.ClientWebSocketResponse, frames: list[WorkerFrame]) -> None:

@@ -109,8 +109,8 @@ async def test_a_stranger_at_the_address_is_named(settings, caplog, until):
         await asyncio.gather(signing, return_exceptions=True)
 
 
-async def test_a_worker_without_an_owner_or_an_address_does_not_start(grid, settings):
+def test_a_worker_without_an_owner_or_an_address_is_not_made(grid, settings):
     with pytest.raises(SetupError, match="needs an owner"):
         Agent(settings(user=""))
     with pytest.raises(ConfigError, match="where its coordinator is"):
-        await Agent(settings(coordinator_ws="")).start()
+        Agent(settings(coordinator_ws=""))
