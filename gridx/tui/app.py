@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.screen import Screen
-from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.theme import Theme
 from textual.timer import Timer
 
@@ -29,6 +29,7 @@ from gridx.tui.feed import Feed
 from gridx.tui.here import Here
 from gridx.tui.local import LocalMachine
 from gridx.tui.logbook import Logbook
+from gridx.tui.plain import PlainLines
 from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.screens.dashboard import Dashboard
 from gridx.tui.screens.help import HelpScreen
@@ -44,13 +45,6 @@ REPAINT_S: Final = 0.25
 """Changes are shown at most this often: over SSH every repaint counts."""
 
 Severity = Literal["information", "warning", "error"]
-
-
-class AsciiScrollBar(ScrollBarRender):
-    """A scrollbar whose ends are whole cells."""
-
-    VERTICAL_BARS: ClassVar[list[str]] = [" "]
-    HORIZONTAL_BARS: ClassVar[list[str]] = [" "]
 
 
 class GridApp(App[None]):
@@ -100,6 +94,7 @@ class GridApp(App[None]):
         self.local = LocalMachine(settings.data_path, self.clock)
         self.desk: Dashboard
         self.frozen = False
+        self._plain = PlainLines()
         self._palettes: dict[str, Palette] = {}
         self._paint_timer: Timer | None = None
         self._painted_at = 0.0
@@ -113,9 +108,6 @@ class GridApp(App[None]):
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         self.theme = DARK.name
-        self.set_class(self.ascii_only, "-ascii")
-        if self.ascii_only:
-            ScrollBar.renderer = AsciiScrollBar
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.desk = Dashboard()
         self.push_screen(self.desk)
@@ -125,7 +117,6 @@ class GridApp(App[None]):
 
     async def on_unmount(self) -> None:
         await self.client.close()
-        ScrollBar.renderer = ScrollBarRender
 
     async def _live(self) -> None:
         """Signed in, connected, and again from the start when either ends."""
@@ -271,12 +262,15 @@ class GridApp(App[None]):
         # Textual prints the traceback with the values of variables, tokens among them; the log has it too.
         self._exit_renderables.clear()
 
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """The filters of every drawn line; with ``--ascii`` one that leaves nothing else."""
+        filters = super().get_line_filters()
+        return [*filters, self._plain] if self.ascii_only else filters
+
     def get_key_display(self, binding: Binding) -> str:
         """A key as people write it: F5, Esc, Enter, ^O."""
         key = binding.key_display or super().get_key_display(binding)
-        if self.ascii_only:
-            key = {"⏎": "Enter", "↑": "Up", "↓": "Down", "←": "Left", "→": "Right"}.get(key, key)
-        key = {"esc": "Esc", "space": "Space", "tab": "Tab"}.get(key, key)
+        key = {"esc": "Esc", "space": "Space", "tab": "Tab", "⏎": "Enter"}.get(key, key)
         return key.upper() if len(key) < 4 and (key[:1] in "f^") and len(key) > 1 else key
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from rich.cells import cell_len, set_cell_size
 
 
-def fit(text: str, width: int, *, right: bool = False, ellipsis: str = "…") -> str:
+def fit(text: str, width: int, *, right: bool = False) -> str:
     """``text`` in exactly ``width`` cells; what does not fit ends in an ellipsis."""
     if width <= 0:
         return ""
     length = len(text) if text.isascii() else cell_len(text)
     if length > width:
-        if width <= len(ellipsis):
-            return set_cell_size(text, width)
-        return set_cell_size(text, width - len(ellipsis)) + ellipsis
+        return set_cell_size(text, width - 1) + "…"
     blank = " " * (width - length)
     return blank + text if right else text + blank
 

@@ -10,7 +10,6 @@ from typing import Final
 
 EIGHTHS: Final = "▏▎▍▌▋▊▉█"
 LEVELS: Final = "▁▂▃▄▅▆▇█"
-ASCII_LEVELS: Final = "_.-=*#"
 SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -64,12 +63,9 @@ def percent(fraction: float) -> str:
     return f"{min(max(fraction, 0.0), 9.99) * 100:3.0f}%"
 
 
-def bar(fraction: float, width: int, *, ascii_only: bool = False) -> tuple[str, str]:
+def bar(fraction: float, width: int) -> tuple[str, str]:
     """A horizontal bar as its filled and its empty part; together ``width`` cells."""
     fraction = min(max(fraction, 0.0), 1.0)
-    if ascii_only:
-        filled = round(fraction * width)
-        return "#" * filled, "." * (width - filled)
     eighths = round(fraction * width * 8)
     if fraction > 0 and eighths == 0 and width:
         eighths = 1
@@ -78,10 +74,9 @@ def bar(fraction: float, width: int, *, ascii_only: bool = False) -> tuple[str, 
     return filled_text, " " * (width - len(filled_text))
 
 
-def graph(values: Sequence[float], width: int, top: float, *, ascii_only: bool = False) -> str:
+def graph(values: Sequence[float], width: int, top: float) -> str:
     """The newest ``width`` values as columns of one cell, from 0 to ``top``; padded on the left."""
-    levels = ASCII_LEVELS if ascii_only else LEVELS
     shown = values[-width:] if width > 0 else ()
     scale = top if top > 0 else 1.0
-    drawn = "".join(levels[min(len(levels) - 1, max(0, int(value / scale * len(levels))))] for value in shown)
+    drawn = "".join(LEVELS[min(len(LEVELS) - 1, max(0, int(value / scale * len(LEVELS))))] for value in shown)
     return drawn.rjust(width)

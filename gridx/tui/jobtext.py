@@ -16,11 +16,11 @@ Said = str | tuple[str, str]
 LABEL = 12
 
 
-def whole(job: Job, receipt: Receipt | None, now: datetime, *, ascii_only: bool) -> Content:
+def whole(job: Job, receipt: Receipt | None, now: datetime) -> Content:
     """Everything there is to say about a job besides its program."""
     parts: list[Said] = []
     parts += _facts(job, now)
-    parts += _timeline(job, now, ascii_only)
+    parts += _timeline(job, now)
     if receipt is not None:
         parts += _receipt(receipt)
     return Content.assemble(*parts)
@@ -34,9 +34,9 @@ def _heading(text: str) -> list[Said]:
     return [("\n" + text + "\n", "bold $primary")]
 
 
-def _state(look: Look, ascii_only: bool) -> tuple[str, str]:
+def _state(look: Look) -> tuple[str, str]:
     name = look.style.split()[0]
-    return look.text(ascii_only=ascii_only), "$foreground 62%" if name == "muted" else f"bold ${name}"
+    return look.text, "$foreground 62%" if name == "muted" else f"bold ${name}"
 
 
 def _facts(job: Job, now: datetime) -> list[Said]:
@@ -68,17 +68,17 @@ def _facts(job: Job, now: datetime) -> list[Said]:
     return parts
 
 
-def _timeline(job: Job, now: datetime, ascii_only: bool) -> list[Said]:
+def _timeline(job: Job, now: datetime) -> list[Said]:
     parts = _heading("Timeline")
     parts += _moment(job.created_at, job.created_at, "submitted")
     attempts = job.attempts if isinstance(job.attempts, list) else []
     for attempt in attempts:
-        parts += _attempt(job, attempt, ascii_only)
+        parts += _attempt(job, attempt)
     if job.ended_at is not None:
-        parts += _moment(job.ended_at, job.created_at, _state(JOB_LOOKS[job.state], ascii_only))
+        parts += _moment(job.ended_at, job.created_at, _state(JOB_LOOKS[job.state]))
     else:
         place = f", place {job.queue_position} in the queue" if job.queue_position else ""
-        parts += _moment(now, job.created_at, _state(JOB_LOOKS[job.state], ascii_only), place)
+        parts += _moment(now, job.created_at, _state(JOB_LOOKS[job.state]), place)
     return parts
 
 
@@ -92,7 +92,7 @@ def _moment(at: datetime, since: datetime, *what: Said) -> list[Said]:
     ]
 
 
-def _attempt(job: Job, attempt: Attempt, ascii_only: bool) -> list[Said]:
+def _attempt(job: Job, attempt: Attempt) -> list[Said]:
     where = f"{safetext.line(attempt.worker_name)} of {safetext.line(attempt.worker_owner)}"
     parts = _moment(attempt.assigned_at, job.created_at, f"attempt {attempt.number} to {where}")
     if attempt.started_at is not None:
@@ -100,7 +100,7 @@ def _attempt(job: Job, attempt: Attempt, ascii_only: bool) -> list[Said]:
         parts += _moment(attempt.started_at, job.created_at, f"started{runtime}")
     if attempt.ended_at is not None:
         reason = f": {safetext.line(attempt.reason)}" if attempt.reason else ""
-        look = _state(ATTEMPT_LOOKS[attempt.state], ascii_only)
+        look = _state(ATTEMPT_LOOKS[attempt.state])
         parts += _moment(attempt.ended_at, job.created_at, f"attempt {attempt.number} ", look, reason)
     if attempt.gpus:
         parts += [" " * 18, (f"GPUs {safetext.line(', '.join(attempt.gpus))}\n", "$foreground 62%")]

@@ -21,9 +21,10 @@ class Look(NamedTuple):
     word: str
     style: str
 
-    def text(self, *, ascii_only: bool = False) -> str:
+    @property
+    def text(self) -> str:
         """Glyph and word."""
-        return f"{self.plain if ascii_only else self.glyph} {self.word}"
+        return f"{self.glyph} {self.word}"
 
 
 JOB_LOOKS: Final[Mapping[JobState, Look]] = {

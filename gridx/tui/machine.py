@@ -20,7 +20,7 @@ BUSY: Final = 0.9
 Lines = list[list[Part]]
 
 
-def draw(sample: MachineSample, history: History, width: int, *, ascii_only: bool, room: int = 99) -> Lines:
+def draw(sample: MachineSample, history: History, width: int, *, room: int = 99) -> Lines:
     """The machine in lines of ``width`` cells, the most telling first; about ``room`` lines."""
     cpu = sample.cpu_percent
     mean = sum(cpu) / len(cpu) / 100 if cpu else 0.0
@@ -28,10 +28,10 @@ def draw(sample: MachineSample, history: History, width: int, *, ascii_only: boo
     total = sample.memory_total_bytes
     memory = sample.memory_used_bytes / total if total else 0.0
     disk = sample.disk_used_bytes / sample.disk_total_bytes if sample.disk_total_bytes else 0.0
-    draw_bar = _Bars(width, ascii_only)
+    draw_bar = _Bars(width)
     lines: Lines = [
         draw_bar.line("cpu", mean, f"{mean:4.0%} {load}", history.cpu, 1.0),
-        *_cores(cpu, width, ascii_only, most=2 if room < 12 else 6),
+        *_cores(cpu, width, most=2 if room < 12 else 6),
         draw_bar.line(
             "memory",
             memory,
@@ -61,17 +61,16 @@ def draw(sample: MachineSample, history: History, width: int, *, ascii_only: boo
 class _Bars:
     """Lines of the same columns: label, bar, figure, graph."""
 
-    def __init__(self, width: int, ascii_only: bool) -> None:
-        self.ascii_only = ascii_only
+    def __init__(self, width: int) -> None:
         self.figure = FIGURE
         left = max(0, width - LABEL - self.figure - 3)
         self.graph = left // 2 if left >= 16 else 0
         self.bar = left - self.graph
 
     def line(self, label: str, part: float, figure: str, history: Sequence[float], top: float) -> list[Part]:
-        filled, rest = figures.bar(part, self.bar, ascii_only=self.ascii_only)
+        filled, rest = figures.bar(part, self.bar)
         style = "warning" if part >= BUSY else "primary"
-        graph = figures.graph(list(history), self.graph, top, ascii_only=self.ascii_only)
+        graph = figures.graph(list(history), self.graph, top)
         return [
             Part(fit(label, LABEL) + " ", "muted"),
             Part(filled, style),
@@ -81,7 +80,7 @@ class _Bars:
         ]
 
 
-def _cores(cpu: Sequence[float], width: int, ascii_only: bool, most: int) -> Lines:
+def _cores(cpu: Sequence[float], width: int, most: int) -> Lines:
     """Each core as one column; as many lines as the cores need, up to ``most``."""
     room = max(1, width - LABEL - 1)
     lines: Lines = []
@@ -90,9 +89,7 @@ def _cores(cpu: Sequence[float], width: int, ascii_only: bool, most: int) -> Lin
             lines[-1][-1] = Part(fit(f"and {len(cpu) - start} more", room), "muted")
             break
         label = "cores" if number == 0 else ""
-        drawn = figures.graph(
-            cpu[start : start + room], min(room, len(cpu) - start), 100.0, ascii_only=ascii_only
-        )
+        drawn = figures.graph(cpu[start : start + room], min(room, len(cpu) - start), 100.0)
         lines.append([Part(fit(label, LABEL) + " ", "muted"), Part(drawn, "primary")])
     return lines
 

@@ -157,7 +157,7 @@ class JobsPane(Pane):
         now = self.grid.clock.now()
         quiet = "muted" if job.state.ended else ""
         return (
-            Cell(look.text(ascii_only=self.ascii_only), look.style),
+            Cell(look.text, look.style),
             Cell(str(job.id)),
             Cell(describe.job_title(job)),
             Cell(safetext.line(job.owner), "muted"),

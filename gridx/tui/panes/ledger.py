@@ -189,9 +189,7 @@ class LedgerPane(Pane):
         days = min(DAYS, max(1, width - 24))
         gained, spent = by_day(list(self.entries.values()), self.grid.clock.now().astimezone().date(), days)
         for label, values in (("in ", gained), ("out", spent)):
-            drawn = figures.graph(
-                [float(value) for value in values], days, float(max([*values, 1])), ascii_only=self.ascii_only
-            )
+            drawn = figures.graph([float(value) for value in values], days, float(max([*values, 1])))
             most = f" most {describe.credits_short(max(values))} a day" if any(values) else ""
             lines.append([Part(f" {label} ", "muted"), Part(drawn, "primary"), Part(most, "muted")])
         self._readout.show(lines)

@@ -90,9 +90,7 @@ class MonitorPane(Pane):
             self.readout.show([[Part(f" {why or 'reading ...'}", "muted")]])
             return
         room = max(4, self.size.height - 3)
-        lines = machine.draw(
-            chosen.worker.sample, chosen.history, width, ascii_only=self.ascii_only, room=room
-        )
+        lines = machine.draw(chosen.worker.sample, chosen.history, width, room=room)
         others = 2 if len(self.table.keys) > 1 else 0
         self.readout.show(lines[: max(3, room - others)])
 
@@ -123,11 +121,11 @@ class MonitorPane(Pane):
             self._gauge(history.memory[-1]),
             Cell(gpu),
             Cell(jobs, "muted"),
-            Cell(figures.graph(list(history.cpu), 20, 1.0, ascii_only=self.ascii_only), "faint"),
+            Cell(figures.graph(list(history.cpu), 20, 1.0), "faint"),
         )
 
     def _gauge(self, part: float) -> Cell:
-        filled, rest = figures.bar(part, BAR, ascii_only=self.ascii_only)
+        filled, rest = figures.bar(part, BAR)
         return Cell(
             f"{filled}{rest} {figures.percent(part)}", "warning" if part >= machine.BUSY else "primary"
         )

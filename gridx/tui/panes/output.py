@@ -166,8 +166,7 @@ class OutputPane(Pane):
         self._transcript.begin(number)
         self._open = None
         if number > 1:
-            rule = "--" if self.ascii_only else "──"
-            self.view.extend([Line(f"{rule} attempt {number} {rule}", "muted")])
+            self.view.extend([Line(f"── attempt {number} ──", "muted")])
 
     def _write(self, pieces: list[Piece]) -> None:
         lines: list[Line] = []
@@ -188,7 +187,7 @@ class OutputPane(Pane):
     def _line(self, piece: Piece) -> Line:
         if piece.stream == "stdout":
             return Line(piece.text)
-        return Line(piece.text, "warning", "! " if self.ascii_only else "▌ ", "warning")
+        return Line(piece.text, "warning", "▌ ", "warning")
 
     def _close(self, job: Job | None) -> None:
         """Write below the output how the job ended."""
@@ -196,7 +195,7 @@ class OutputPane(Pane):
             return
         self._said_end = True
         look = JOB_LOOKS[job.state]
-        words = [look.text(ascii_only=self.ascii_only)]
+        words = [look.text]
         if job.exit_code:
             words.append(f"exit code {job.exit_code}")
         if job.signal:

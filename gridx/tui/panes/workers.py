@@ -107,7 +107,7 @@ class WorkersPane(Pane):
         load = worker.sample.load if worker.sample is not None else None
         warned = offer is not None and bool(offer.warnings)
         return (
-            Cell(look.text(ascii_only=self.ascii_only), look.style),
+            Cell(look.text, look.style),
             Cell(str(worker.id)),
             Cell(safetext.line(worker.name) + (" !" if warned else "")),
             Cell(safetext.line(worker.owner), "muted"),

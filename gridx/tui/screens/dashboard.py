@@ -178,8 +178,7 @@ class Dashboard(Screen[None], Drawn):
         if state.link.connected:
             if state.balance is not None:
                 right.append(Part(f" {describe.credits_short(state.balance.balance)} credits ", ""))
-            dot = "*" if self.ascii_only else "●"
-            right.append(Part(f" {dot} ", "success"))
+            right.append(Part(" ● ", "success"))
             right.append(Part(f"{grid.client.url.removeprefix('http://')} ", "muted"))
         else:
             right.append(Part(f" {self._lost()} ", "warning strong"))
@@ -191,8 +190,7 @@ class Dashboard(Screen[None], Drawn):
         if not link.reason:
             return "connecting ..."
         at = (self.grid.clock.now() - timedelta(seconds=gone_s)).astimezone()
-        mark = "!" if self.ascii_only else "▲"
-        return f"{mark} disconnected since {at:%H:%M:%S} ({figures.age(gone_s)}), trying again"
+        return f"▲ disconnected since {at:%H:%M:%S} ({figures.age(gone_s)}), trying again"
 
     def _tabs(self) -> None:
         state = self.grid.state
@@ -339,8 +337,7 @@ class Dashboard(Screen[None], Drawn):
             look = JOB_LOOKS[job.state]
             note = describe.job_note(job)
             self.grid.tell(
-                f"{look.text(ascii_only=self.ascii_only)}: job {job.id}, {describe.job_title(job)}"
-                + (f". {note}" if note else ""),
+                f"{look.text}: job {job.id}, {describe.job_title(job)}" + (f". {note}" if note else ""),
                 severity="information" if job.state == "succeeded" else "warning",
             )
         if len(unseen) > 3:

@@ -69,7 +69,7 @@ class HistoryScreen(ModalScreen[int | None], Drawn):
         return (
             Cell(str(job.id)),
             Cell(describe.job_title(job)),
-            Cell(look.text(ascii_only=self.ascii_only), look.style),
+            Cell(look.text, look.style),
             Cell(describe.job_asks(job), "muted"),
             Cell(figures.age(describe.job_age_s(job, self.grid.clock.now())), "muted"),
         )

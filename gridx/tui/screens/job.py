@@ -106,12 +106,12 @@ class JobScreen(Screen[None], Drawn):
                 Part(f" Job {job.id} ", "strong"),
                 Part(job_title(job)),
                 Part("  "),
-                Part(look.text(ascii_only=self.ascii_only), look.style),
+                Part(look.text, look.style),
             ],
             [Part(f"{safetext.line(job.owner)} ", "muted")],
         )
         if self._full is not None:
-            text = jobtext.whole(self._full, self.receipt, self.grid.clock.now(), ascii_only=self.ascii_only)
+            text = jobtext.whole(self._full, self.receipt, self.grid.clock.now())
             self._said.update(text)
 
     # -- acting ------------------------------------------------------------------------------------------

@@ -58,9 +58,7 @@ class Bar(Drawn):
         for part in self._left:
             length = cell_len(part.text)
             if length > room:
-                left.append(
-                    part._replace(text=fit(part.text, room, ellipsis="~" if self.ascii_only else "…"))
-                )
+                left.append(part._replace(text=fit(part.text, room)))
                 room = 0
                 break
             left.append(part)

@@ -17,8 +17,3 @@ class Drawn(Widget):
     def grid(self) -> GridApp:
         """The application, by its own type."""
         return cast("GridApp", self.app)
-
-    @property
-    def ascii_only(self) -> bool:
-        """Whether only ASCII may be drawn."""
-        return self.grid.ascii_only

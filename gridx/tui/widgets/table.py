@@ -254,7 +254,7 @@ class GridTable(ScrollView, Drawn, can_focus=True):
         mark = " "
         if chosen:
             base += self.grid.palette.style("cursor" if self.has_focus else "resting")
-            mark = ">" if self.ascii_only else "›"
+            mark = "›"
         segments = [Segment(mark, base + self.grid.palette.style("primary strong"))]
         self._lay(segments, [row[i] for i, _ in self._fitted], base)
         return Strip(segments).adjust_cell_length(width, base)
@@ -266,9 +266,7 @@ class GridTable(ScrollView, Drawn, can_focus=True):
             column = self.columns[i]
             title = column.title
             if self._arrow and self._arrow[0] == column.key:
-                arrow = (
-                    ("v" if self._arrow[1] else "^") if self.ascii_only else ("↓" if self._arrow[1] else "↑")
-                )
+                arrow = "↓" if self._arrow[1] else "↑"
                 title = f"{title}{arrow}"
             cells.append(Cell(title, style))
         segments = [Segment(" ", base)]
@@ -277,10 +275,9 @@ class GridTable(ScrollView, Drawn, can_focus=True):
 
     def _lay(self, segments: list[Segment], cells: Sequence[Cell], base: Style) -> None:
         palette = self.grid.palette
-        ellipsis = "~" if self.ascii_only else "…"
         last = len(cells) - 1
         for n, ((i, width), cell) in enumerate(zip(self._fitted, cells, strict=True)):
-            text = fit(cell.text, width, right=self.columns[i].right, ellipsis=ellipsis)
+            text = fit(cell.text, width, right=self.columns[i].right)
             segments.append(Segment(text, base + palette.style(cell.style) if cell.style else base))
             if n != last:
                 segments.append(Segment(" ", base))
