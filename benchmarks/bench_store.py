@@ -60,6 +60,14 @@ async def timed(what: str, rounds: int, each: Callable[[], Awaitable[object]], u
 
 async def run(folder: Path, jobs: int, flight: int, batch: int) -> None:
     store = await Store.open(folder / "grid.db", clock=SystemClock())
+    try:
+        await measure(store, jobs, flight, batch)
+        await timed("close and open", 1, lambda: reopen(store, folder), "")
+    finally:
+        await store.close()
+
+
+async def measure(store: Store, jobs: int, flight: int, batch: int) -> None:
     ann = await store.create_user("ann", "-", grant=10**15)
     bob = await store.create_user("bob", "-")
     worker = await store.join_worker(bob.id, "a" * 32, name="bench", version="0")
@@ -112,7 +120,6 @@ async def run(folder: Path, jobs: int, flight: int, batch: int) -> None:
     await timed("audit", 1, store.audit, f"of {2 * jobs:,} jobs")
     report = await store.audit()
     print("audit:", "ok" if report.ok else report.findings)
-    await timed("close and open", 1, lambda: reopen(store, folder), "")
 
 
 async def reopen(store: Store, folder: Path) -> None:

@@ -145,6 +145,8 @@ class Books(RuleBasedStateMachine):
         expected = self.is_current(attempt)
         job = self.do(self.store.requeue_attempt(attempt, AttemptState(state), "", fault=fault))
         assert (job is not None) == expected
+        if job is not None and job.state is not JobState.CANCELLED:
+            assert job.state is (JobState.LOST if job.faults >= job.max_attempts else JobState.QUEUED)
 
     @rule(job=jobs)
     def cancel(self, job):

@@ -31,6 +31,13 @@ async def test_a_refusal_names_what_is_missing(grid):
     assert refused.value.hint
 
 
+async def test_a_microcredit_too_little_is_too_little(grid):
+    with pytest.raises(InsufficientCredits) as refused:
+        await grid.submit(hold=1001)
+    assert refused.value.details["shortfall"] == 1
+    await grid.submit(hold=1000)
+
+
 async def test_a_batch_is_accepted_whole_or_not_at_all(grid):
     with pytest.raises(InsufficientCredits):
         await grid.store.submit(grid.ann, [grid.new_job(hold=400)] * 3, max_queued=100)

@@ -27,7 +27,9 @@ CAPACITY: Final = 8192
 MAX_BATCH: Final = 512
 """Operations in one commit."""
 CHECKPOINT_COMMITS: Final = 400
-"""Commits after which the log is copied into the database file; at ease it is copied sooner."""
+CHECKPOINT_ROWS: Final = 10_000
+"""After so many commits or changed rows the log is copied into the database file; when idle, sooner. It keeps
+the log at some tens of megabytes, and the pause for a copy at some milliseconds."""
 IDLE_S: Final = 1.0
 
 # Errors after which it is unknown what is on the disk, or known to be wrong.
@@ -96,8 +98,9 @@ class Writer:
         self._on_failure: list[Callable[[BaseException], None]] = []
         self._places = asyncio.Semaphore(CAPACITY)
         self._thread = threading.Thread(target=self._work, name="gridx-writer", daemon=True)
-        self._uncopied = 0
-        """Commits since the log was last copied."""
+        # Commits and changed rows since the log was last copied.
+        self._commits = 0
+        self._rows = 0
 
     async def start(self) -> None:
         """Open the connection in the thread."""
@@ -115,8 +118,10 @@ class Writer:
         await asyncio.shield(self._ended)
 
     def on_failure(self, callback: Callable[[BaseException], None]) -> None:
-        """Be told, on the loop, when nothing can be written any more."""
+        """Be told, on the loop, when nothing can be written any more; at once if that is so."""
         self._on_failure.append(callback)
+        if self._failure is not None:
+            self._loop.call_soon(callback, self._failure)
 
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation and return its result after the commit.
@@ -161,7 +166,7 @@ class Writer:
             while (batch := self._next()) is not None:
                 if batch:
                     self._answer_all(self._commit(batch))
-                if self._uncopied >= CHECKPOINT_COMMITS or not batch:
+                if not batch or self._commits >= CHECKPOINT_COMMITS or self._rows >= CHECKPOINT_ROWS:
                     self._checkpoint("PASSIVE")
             self._checkpoint("TRUNCATE")
         except _Fatal as error:
@@ -181,7 +186,7 @@ class Writer:
             while not self._queue:
                 if self._closing:
                     return None
-                if not self._ready.wait(IDLE_S if self._uncopied else None) and not self._queue:
+                if not self._ready.wait(IDLE_S if self._commits else None) and not self._queue:
                     return []
             return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
 
@@ -227,7 +232,8 @@ class Writer:
             db.execute("RELEASE operation")
         db.execute("COMMIT")
         if db.total_changes != changed:
-            self._uncopied += 1
+            self._commits += 1
+            self._rows += db.total_changes - changed
         return outcomes
 
     def _roll_back(self) -> None:
@@ -239,7 +245,7 @@ class Writer:
 
     def _checkpoint(self, mode: str) -> None:
         """Copy the log into the database file; what cannot be copied now is copied later."""
-        self._uncopied = 0
+        self._commits = self._rows = 0
         try:
             self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         except sqlite3.Error as error:
