@@ -187,6 +187,16 @@ class TestFullDisk:
         await grid.sound()
 
 
+def test_a_log_whose_index_cannot_grow_is_a_full_disk():
+    error = sqlite3.OperationalError("disk I/O error")
+    for code, seen in (
+        (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_FULL),
+        (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR),
+    ):
+        error.sqlite_errorcode = code
+        assert writer._code(error) == seen
+
+
 FAILING_DISK = textwrap.dedent(
     """
     import asyncio, resource, signal, sys

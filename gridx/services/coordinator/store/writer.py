@@ -63,7 +63,9 @@ class _Fatal(Exception):
 
 def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0 where the error is not SQLite's own."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code: int = getattr(error, "sqlite_errorcode", None) or 0
+    # The log's index could not grow: nothing was written, and the reason is a full disk as well.
+    return sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
 
 
 def _full() -> Unavailable:
