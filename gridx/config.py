@@ -171,7 +171,9 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "GRIDX_USER": ("client", "user"),
 }
 # Read elsewhere, and no settings: secrets do not belong into files, and these name the files themselves.
-NOT_SETTINGS: Final = frozenset({"GRIDX_PASSWORD", "GRIDX_TOKEN", "GRIDX_CONFIG", "GRIDX_HOME", "GRIDX_REQUIRE_ENGINE"})
+NOT_SETTINGS: Final = frozenset(
+    {"GRIDX_PASSWORD", "GRIDX_TOKEN", "GRIDX_CONFIG", "GRIDX_HOME", "GRIDX_REQUIRE_ENGINE"}
+)
 # Left to the tests of this project.
 TEST_PREFIX: Final = "GRIDX_TEST_"
 

@@ -45,12 +45,12 @@ class _Schema:
 
     @classmethod
     async def enter(cls, path: Path) -> None:
-        cls.stores += 1
         if cls.context is not None:
+            cls.stores += 1
             return
-        cls.context = TortoiseContext()
-        with cls.context:
-            await cls.context.init(
+        context = TortoiseContext()
+        with context:
+            await context.init(
                 {
                     "connections": {
                         _ALIAS: {
@@ -62,6 +62,8 @@ class _Schema:
                 },
                 _enable_global_fallback=True,
             )
+        cls.context = context
+        cls.stores += 1
 
     @classmethod
     async def leave(cls) -> None:
