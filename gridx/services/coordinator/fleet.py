@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from gridx import safetext
 from gridx.clock import Clock
 from gridx.config import Settings
@@ -160,7 +162,7 @@ class Fleet:
     def paused(self, record: WorkerRecord) -> None:
         """The worker's owner paused or resumed it."""
         member = self._members[record.id]
-        member.record = replace(member.record, paused=record.paused)
+        member.record = structs.replace(member.record, paused=record.paused)
         if not record.paused:
             member.draining = False
             if member.told == "paused":

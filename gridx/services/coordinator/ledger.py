@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from msgspec import Struct
+
 from gridx.config import CreditSettings, microcredits
 from gridx.messages import Microcredits, PriceLine
 
@@ -28,8 +30,7 @@ Account = TypeVar("Account")
 Posting = tuple[Account, Microcredits]
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(Struct, frozen=True):
     """Microcredits for an hour of one core, one GiB, one GPU; the fee in parts per million of the charge."""
 
     core_hour: Microcredits

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
+from msgspec import structs
 
 from gridx.errors import NotFound
 from gridx.messages import AttemptState, JobState
@@ -115,7 +114,7 @@ async def test_an_end_that_is_the_machines_is_not_charged(grid, state):
     assert (await grid.store.balance(grid.ann)).held == job.hold
     await grid.sound()
     with pytest.raises(ValueError, match="does not end"):
-        await grid.store.finish_attempt(attempt_id, dataclasses.replace(grid.end(), attempt_state=state))
+        await grid.store.finish_attempt(attempt_id, structs.replace(grid.end(), attempt_state=state))
 
 
 async def test_a_job_that_breaks_its_machines_is_lost_and_its_hold_given_back(grid):
