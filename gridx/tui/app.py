@@ -81,6 +81,9 @@ class GridApp(App[None]):
     ) -> None:
         # NO_COLOR means none at all: with the terminal's own colours Textual leaves every one out.
         super().__init__(driver_class=driver_class(), ansi_color=True if "NO_COLOR" in os.environ else None)
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.set_reactive(App.theme, DARK.name)
         self.client = client
         self.settings = settings
         self.role = role
@@ -105,9 +108,6 @@ class GridApp(App[None]):
     def on_mount(self) -> None:
         # Textual makes the loop start tasks at once, which the services in the same process do not expect.
         asyncio.get_running_loop().set_task_factory(None)
-        for theme in (DARK, LIGHT):
-            self.register_theme(theme)
-        self.theme = DARK.name
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.desk = Dashboard()
         self.push_screen(self.desk)
@@ -198,7 +198,6 @@ class GridApp(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Dashboard):
                 screen.restyle()
-        self.refresh_css()
 
     # -- saying and asking -------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[Grid]:
     finally:
         for agent in grid.agents:
             await agent.stop(drain=False)
-        await coordinator.stop()
+        await grid.coordinator.stop()
         root.removeHandler(grid.logbook)
 
 

@@ -159,8 +159,7 @@ async def test_every_pane_can_be_reached_at_every_size(grid, until, size):
             assert app.desk.pane(name).display
             assert f"{number} {title}" in picture(app)
             assert name == app.desk._pane_of(app.focused).NAME
-        await pilot.press("tab")
-        await pilot.press("shift+tab", "z", "z")
+        await pilot.press("tab", "shift+tab", "z", "z")
         assert all(len(line) == size[0] for line in picture(app).splitlines())
 
 
