@@ -80,7 +80,7 @@ async def test_a_job_is_told_to_its_owner_and_to_admins_alone(hub):
         hub.subscribed(BOB, False, ignore) as bob,
         hub.subscribed(ADMIN, True, ignore) as admin,
     ):
-        hub.job_changed(ANN, job(7))
+        hub.job_changed(ANN, 7, lambda: job(7))
         assert await taken(ann) == await taken(admin) == [JobChanged(job=job(7))]
         assert nothing(bob)
 
@@ -120,9 +120,9 @@ async def test_watching_others_ends_watching_the_first(hub):
 async def test_a_slow_reader_gets_the_newest_state_after_the_output_before_it(hub):
     with hub.subscribed(ANN, False, ignore) as ann:
         hub.watch(ann, [7])
-        hub.job_changed(ANN, job(7, JobState.RUNNING))
+        hub.job_changed(ANN, 7, lambda: job(7, JobState.RUNNING))
         hub.output_arrived(ANN, 7, 1, "stdout", 0, b"last words")
-        hub.job_changed(ANN, job(7, JobState.SUCCEEDED))
+        hub.job_changed(ANN, 7, lambda: job(7, JobState.SUCCEEDED))
         first, second = await taken(ann)
         assert isinstance(first, OutputArrived)
         assert second.job.state is JobState.SUCCEEDED
@@ -137,7 +137,7 @@ async def test_a_reader_that_does_not_keep_up_is_closed_and_holds_no_memory(hub,
             hub.output_arrived(ANN, 7, 1, "stdout", 0, b"x" * 1000)
         assert closed[0] is WSCloseCode.TRY_AGAIN_LATER
         assert nothing(slow)
-        hub.job_changed(ANN, job(7))
+        hub.job_changed(ANN, 7, lambda: job(7))
         assert await taken(quick) == [JobChanged(job=job(7))]
 
 
@@ -158,7 +158,7 @@ async def test_balances_that_move_often_are_read_once_and_told_to_their_owner(hu
 
 async def test_nothing_is_encoded_when_nobody_reads(hub, monkeypatch):
     monkeypatch.setattr(module, "encode", lambda _: pytest.fail("encoded"))
-    hub.job_changed(ANN, job(7))
+    hub.job_changed(ANN, 7, lambda: job(7))
     hub.worker_changed(worker(1))
     hub.output_arrived(ANN, 7, 1, "stdout", 0, b"x")
 
@@ -167,14 +167,14 @@ async def test_an_event_is_encoded_once_for_all(hub, monkeypatch):
     encoded = []
     monkeypatch.setattr(module, "encode", lambda event: encoded.append(event) or messages.encode(event))
     with hub.subscribed(ANN, False, ignore), hub.subscribed(ANN, False, ignore):
-        hub.job_changed(ANN, job(7))
+        hub.job_changed(ANN, 7, lambda: job(7))
     assert len(encoded) == 1
 
 
 async def test_a_waiter_wakes_on_what_happened_since_it_looked(hub):
     with hub.watching(7, output=False) as change:
         change.looked()
-        hub.job_changed(ANN, job(7))
+        hub.job_changed(ANN, 7, lambda: job(7))
         await change.wait(60)
     assert not hub._state_waiters
 
@@ -191,7 +191,7 @@ async def test_wait_job_ends_with_the_first_change(hub, what):
     while not hub._output_waiters:
         await asyncio.sleep(0)
     if what == "state":
-        hub.job_changed(ANN, job(7))
+        hub.job_changed(ANN, 7, lambda: job(7))
     elif what == "output":
         hub.output_arrived(ANN, 7, 1, "stderr", 0, b"x")
     else:

@@ -136,13 +136,13 @@ class Hub:
 
     # -- from the engine ----------------------------------------------------------------------------------
 
-    def job_changed(self, owner_id: int, job: Job) -> None:
-        """A job is new or its state changed."""
-        for waiter in self._state_waiters.get(job.id, ()):
+    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
+        """A job is new or its state changed; ``view`` is called only if somebody wants to see it."""
+        for waiter in self._state_waiters.get(job_id, ()):
             waiter.wake()
-        for waiter in self._output_waiters.get(job.id, ()):
+        for waiter in self._output_waiters.get(job_id, ()):
             waiter.wake()
-        self._tell(self._interested(owner_id), ("job", job.id), lambda: JobChanged(job=job))
+        self._tell(self._interested(owner_id), ("job", job_id), lambda: JobChanged(job=view()))
 
     def output_arrived(
         self, owner_id: int, job_id: int, attempt_number: int, stream: Stream, offset: int, data: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,8 +64,8 @@ class FakeHub:
     workers: list[Worker] = field(default_factory=list)
     credits: list[int] = field(default_factory=list)
 
-    def job_changed(self, owner_id: int, job: Job) -> None:
-        self.jobs.append(job)
+    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
+        self.jobs.append(view())
 
     def output_arrived(self, owner_id, job_id, attempt_number, stream, offset, data) -> None:
         self.output.append((owner_id, job_id, attempt_number, stream, offset, data))

@@ -143,18 +143,13 @@ async def read_body(request: web.Request) -> bytes:
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TooLarge("Compressed bodies are not taken.", "Send the JSON as it is.")
-    too_large = TooLarge(
-        f"The body is over {MAX_BODY_BYTES:,} bytes.",
-        f"A program may have {messages.MAX_CODE_BYTES:,} bytes.",
-        limit=MAX_BODY_BYTES,
-    )
     if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise too_large
+        raise _too_large()
     if request.content.is_eof():
         # It is here already, as small bodies are: nothing needs a clock.
         whole = request.content.read_nowait()
         if len(whole) > MAX_BODY_BYTES:
-            raise too_large
+            raise _too_large()
         return whole
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -164,13 +159,21 @@ async def read_body(request: web.Request) -> bytes:
             while chunk := await request.content.readany():
                 data += chunk
                 if len(data) > MAX_BODY_BYTES:
-                    raise too_large
+                    raise _too_large()
                 limit.reschedule(begun + BODY_GRACE_S + len(data) / BODY_BYTES_PER_S)
     except TimeoutError:
         raise BadRequest("The body did not arrive in time.", "Send it in one go.") from None
     except web.RequestPayloadError:
         raise BadRequest("The body is not framed as HTTP says.", "Use an HTTP client.") from None
     return bytes(data)
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        f"The body is over {MAX_BODY_BYTES:,} bytes.",
+        f"A program may have {messages.MAX_CODE_BYTES:,} bytes.",
+        limit=MAX_BODY_BYTES,
+    )
 
 
 def read_query(request: web.Request, kind: type[Wire]) -> Wire:

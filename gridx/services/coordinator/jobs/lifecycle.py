@@ -60,8 +60,8 @@ RELEASED_FOR_S: Final = 5.0
 class Hub(Protocol):
     """Who is told of changes; see ``events.Hub``. Nothing here blocks or raises."""
 
-    def job_changed(self, owner_id: int, job: Job) -> None:
-        """A job is new or changed."""
+    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
+        """A job is new or changed; ``view`` is called before this returns, or not at all."""
 
     def output_arrived(
         self, owner_id: int, job_id: int, attempt_number: int, stream: Stream, offset: int, data: bytes
@@ -109,10 +109,14 @@ class Lifecycle:
 
     def tell(self, record: JobRecord) -> None:
         """Tell whoever may know how a job stands."""
-        reason, position = (
-            self._backlog.waits(record) if record.state is JobState.QUEUED else (record.reason, None)
-        )
-        self._hub.job_changed(record.user_id, job_view(record, reason=reason, position=position))
+
+        def view() -> Job:
+            if record.state is not JobState.QUEUED:
+                return job_view(record)
+            reason, position = self._backlog.waits(record)
+            return job_view(record, reason=reason, position=position)
+
+        self._hub.job_changed(record.user_id, record.id, view)
 
     # -- frames ------------------------------------------------------------------------------------------
 
