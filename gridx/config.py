@@ -126,6 +126,16 @@ class LogSettings(Section, frozen=True):
     format: Literal["text", "json"] = "text"
 
 
+class DashboardSettings(Section, frozen=True):
+    """``[dashboard]``: how it looks, and which keys do what."""
+
+    theme: Literal["dark", "light"] = "dark"
+    ascii: bool = False
+    """Draw with ASCII alone, as ``--ascii`` does."""
+    keys: list[str] = []
+    """``COMMAND=KEY`` each, several keys separated by blanks."""
+
+
 class Settings(Section, frozen=True):
     """Everything that can be set."""
 
@@ -139,6 +149,7 @@ class Settings(Section, frozen=True):
     worker: WorkerSettings = WorkerSettings()
     client: ClientSettings = ClientSettings()
     log: LogSettings = LogSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     @property
     def data_path(self) -> Path:

@@ -24,9 +24,10 @@ from gridx.clock import Clock, SystemClock
 from gridx.config import Role, Settings
 from gridx.errors import GridError, Unauthenticated, Unreachable
 from gridx.messages import Session
-from gridx.tui.commands import GridCommands, bindings
+from gridx.tui.commands import COMMANDS, GridCommands, bindings
 from gridx.tui.feed import Feed
 from gridx.tui.here import Here
+from gridx.tui.keymap import read_keymap
 from gridx.tui.local import LocalMachine
 from gridx.tui.logbook import Logbook
 from gridx.tui.plain import PlainLines
@@ -83,13 +84,15 @@ class GridApp(App[None]):
         super().__init__(driver_class=driver_class(), ansi_color=True if "NO_COLOR" in os.environ else None)
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        self.set_reactive(App.theme, DARK.name)
+        self.set_reactive(App.theme, (DARK if settings.dashboard.theme == "dark" else LIGHT).name)
+        self._keys = read_keymap(settings.dashboard.keys)
+        self.set_keymap(self._keys)
         self.client = client
         self.settings = settings
         self.role = role
         self.logbook = logbook
         self.here = here or Here()
-        self.ascii_only = ascii_only
+        self.ascii_only = ascii_only or settings.dashboard.ascii
         self.remember = remember
         self.clock = clock or SystemClock()
         self.state = GridState(self.clock)
@@ -271,6 +274,12 @@ class GridApp(App[None]):
         key = binding.key_display or super().get_key_display(binding)
         key = {"esc": "Esc", "space": "Space", "tab": "Tab", "⏎": "Enter"}.get(key, key)
         return key.upper() if len(key) < 4 and (key[:1] in "f^") and len(key) > 1 else key
+
+    def key_of(self, command_id: str) -> str:
+        """The first key of a command, as people write it."""
+        command = next(command for command in COMMANDS if command.id == command_id)
+        keys = self._keys.get(command_id, command.keys)
+        return self.get_key_display(Binding(keys.split(",")[0], command.action))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers besides the commands of the place."""

@@ -73,12 +73,13 @@ class Grid:
         *,
         size: tuple[int, int] = (120, 40),
         role: Any = "standalone",
+        settings: Settings | None = None,
         **more: Any,
     ) -> AsyncIterator[tuple[GridApp, Pilot[None]]]:
         """A dashboard, signed in and with everything read; nobody is signed in when ``user`` is None."""
         token = await self.token(user) if user else None
         client = Client(self.coordinator.http_url, token)
-        app = GridApp(client, self.settings, role=role, logbook=self.logbook, **more)
+        app = GridApp(client, settings or self.settings, role=role, logbook=self.logbook, **more)
         async with app.run_test(size=size, notifications=True) as pilot:
             yield app, pilot
         await client.close()

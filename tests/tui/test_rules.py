@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from gridx.config import Role
-from gridx.errors import InvalidField
+from gridx.errors import ConfigError, InvalidField
 from gridx.messages import Entry, Job, JobChanged, JobState, OutputArrived, User, Worker, WorkerChanged
 from gridx.quantities import parse_cores, parse_mebibytes, parse_seconds
 from gridx.tui import figures
@@ -20,6 +21,7 @@ from gridx.tui.arrangement import ALL, plan
 from gridx.tui.cells import fit, wrap
 from gridx.tui.commands import COMMANDS
 from gridx.tui.filters import parse_filter
+from gridx.tui.keymap import read_keymap
 from gridx.tui.logbook import Logbook
 from gridx.tui.look import ATTEMPT_LOOKS, JOB_LOOKS, WORKER_LOOKS
 from gridx.tui.panes.ledger import by_day
@@ -167,6 +169,33 @@ def test_command_names_and_keys_do_not_clash_within_a_scope():
     for scope in {command.scope for command in COMMANDS}:
         keys = [key for command in COMMANDS if command.scope == scope for key in command.keys.split(",")]
         assert len(keys) == len(set(keys)), scope
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("jobs_cancle=x", "Did you mean jobs_cancel"),
+        ("jobs_cancel", "is not COMMAND=KEY"),
+        ("jobs_cancel=", "is not COMMAND=KEY"),
+        ("jobs_cancel=ctrl+", "is not a key"),
+        ("jobs_cancel=r", "would do two things"),
+    ],
+)
+def test_keys_that_cannot_be_are_refused_with_what_to_write(entry, said):
+    with pytest.raises(ConfigError, match=said):
+        read_keymap([entry])
+
+
+def test_keys_can_be_swapped():
+    assert read_keymap(["jobs_cancel=r", "jobs_retry = c x"]) == {"jobs_cancel": "r", "jobs_retry": "c,x"}
+
+
+def test_the_documentation_lists_every_command_with_its_keys():
+    page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    for command in COMMANDS:
+        assert f"| `{command.id}` | {' '.join(f'`{key}`' for key in command.keys.split(','))} |" in page, (
+            command.id
+        )
 
 
 # -- where panes go ----------------------------------------------------------------------------------------

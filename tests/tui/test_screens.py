@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from gridx.config import DashboardSettings
 from gridx.services.coordinator.app import Coordinator
 from gridx.tui.commands import PANES
 from gridx.tui.screens.confirm import ConfirmScreen
@@ -113,8 +115,6 @@ async def test_a_lost_connection_is_told_and_everything_comes_back(grid, ann, un
         await until(lambda: "disconnected since" in picture(app), "told", 20)
         assert "queued" in picture(app)
         section = grid.settings.coordinator
-        import msgspec
-
         settings = msgspec.structs.replace(
             grid.settings, coordinator=msgspec.structs.replace(section, http_port=port)
         )
@@ -180,6 +180,24 @@ async def test_the_theme_changes_between_dark_and_light(grid, until):
         await pilot.press("escape", "t")
         await pilot.pause()
         assert not app.current_theme.dark
+
+
+async def test_keys_of_the_configuration_are_in_force_and_in_the_help(grid, ann, until):
+    keys = ["jobs_cancel=X", "desk_submit=f9"]
+    settings = msgspec.structs.replace(grid.settings, dashboard=DashboardSettings(keys=keys, theme="light"))
+    await ann.submit(program("print(1)"))
+    async with grid.dashboard(settings=settings) as (app, pilot):
+        await until(lambda: app.desk.jobs.table.keys, "the job", 20)
+        assert not app.current_theme.dark
+        assert "Run (F9)" in picture(app)
+        await pilot.press("escape", "c")
+        assert app.screen is app.desk
+        await until(lambda: "X Cancel" in picture(app).splitlines()[-1], "the line of keys", 20)
+        await pilot.press("X")
+        await until(lambda: isinstance(app.screen, ConfirmScreen), "the question", 20)
+        await pilot.press("escape", "f5")
+        await pilot.press("f9")
+        await until(lambda: len(app.state.jobs) == 2, "submitted once", 20)
 
 
 async def test_ascii_only_draws_nothing_else(grid, ann, until):

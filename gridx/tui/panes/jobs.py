@@ -54,7 +54,6 @@ _SORTS: Final[dict[str, Callable[[Job], Any]]] = {
     "cost": lambda job: (job.charge if job.state.ended else job.hold, job.id),
 }
 SEARCH_DELAY_S: Final = 0.3
-EMPTY: Final = "No jobs yet. F5 runs the program in the editor."
 
 
 class JobsPane(Pane):
@@ -76,7 +75,7 @@ class JobsPane(Pane):
         self._newer: list[int | None] = []
         self._search: Timer | None = None
         self._wanted: int | None = None
-        self.table = GridTable(COLUMNS, self._cells, empty=EMPTY)
+        self.table = GridTable(COLUMNS, self._cells)
         self.finder = Finder("filter", "words  state:running  owner:ann  worker:lab")
         self._said = Static(id="job-note", markup=False)
 
@@ -129,7 +128,11 @@ class JobsPane(Pane):
         jobs = self._shown()
         jobs.sort(key=_SORTS[self.sort], reverse=self.down)
         table = self.table
-        table.empty = "No job passes the filter. Esc clears it." if self.filter else EMPTY
+        table.empty = (
+            "No job passes the filter. Esc clears it."
+            if self.filter
+            else f"No jobs yet. {self.grid.key_of('desk_submit')} runs the program in the editor."
+        )
         table.show([job.id for job in jobs])
         if self._wanted is not None and self._wanted in table.keys:
             table.select(self._wanted)

@@ -86,7 +86,9 @@ class SubmitPane(Pane):
                 yield from self._labelled(4)
             yield self._said
             with Horizontal(classes="buttons"):
-                yield Button("Run (F5)", id="run", variant="primary", compact=True)
+                yield Button(
+                    f"Run ({self.grid.key_of('desk_submit')})", id="run", variant="primary", compact=True
+                )
                 yield Button("Open", id="open", compact=True)
                 yield Button("History", id="history", compact=True)
                 yield Button("New", id="clear", compact=True)
