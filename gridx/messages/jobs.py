@@ -1,0 +1,218 @@
+"""Jobs as users submit and see them: specs, states, attempts, quotes, receipts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from gridx.messages.bounds import (
+    MAX_CODE_BYTES,
+    Argument,
+    EnvName,
+    Id,
+    Line,
+    Microcredits,
+    PythonVersion,
+    RuntimeName,
+    UserName,
+    Wire,
+)
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; see the transitions in ``services/coordinator/states.py``."""
+
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in ENDED
+
+
+ENDED: Final = frozenset(
+    {
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.TIMED_OUT,
+        JobState.OUT_OF_MEMORY,
+        JobState.CANCELLED,
+        JobState.LOST,
+    }
+)
+
+
+class AttemptState(StrEnum):
+    """Where one execution is. Broken, refused, released and lost are the machine's doing and unpaid."""
+
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+    REFUSED = "refused"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+Outcome = Literal["succeeded", "failed", "timed_out", "out_of_memory", "cancelled", "broken"]
+
+
+class JobSpec(Wire, frozen=True):
+    """What a user submits. ``cpus`` may be a fraction in steps of a thousandth; ``memory_mb`` is in MiB."""
+
+    code: Annotated[str, Meta(max_length=MAX_CODE_BYTES)]
+    language: Line = "python"
+    user_id: UserName | int | None = None
+    name: Line = ""
+    args: Annotated[list[Argument], Meta(max_length=1000)] = []
+    env: Annotated[dict[EnvName, Argument], Meta(max_length=200)] = {}
+    cpus: Annotated[float, Meta(ge=0.1, le=1024)] = 1.0
+    memory_mb: Annotated[int, Meta(ge=32, le=4 << 20)] = 512
+    gpus: Annotated[int, Meta(ge=0, le=64)] = 0
+    timeout_s: Annotated[int, Meta(ge=1, le=30 * 86400)] = 300
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    runtime: RuntimeName | None = None
+    python: PythonVersion | None = None
+
+
+class JobBatch(Wire, frozen=True):
+    """Several jobs in one request: all are accepted, or none."""
+
+    jobs: Annotated[list[JobSpec], Meta(min_length=1, max_length=1000)]
+
+
+class Attempt(Wire, frozen=True):
+    """One execution of a job, as its owner sees it. ``id`` is the fencing token."""
+
+    id: Id
+    number: int
+    state: AttemptState
+    worker_id: int
+    worker_name: str
+    worker_owner: str
+    assigned_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str = ""
+    runtime: str = ""
+    gpus: list[str] = []
+
+
+class Job(Wire, frozen=True):
+    """A job as its owner sees it. ``spec`` and ``attempts`` come with a single job, not in listings.
+
+    ``reason`` says why it waits while it waits, and how it ended once it has ended.
+    """
+
+    id: Id
+    name: str
+    owner: str
+    state: JobState
+    language: str
+    cpus: float
+    memory_mb: int
+    gpus: int
+    timeout_s: int
+    priority: int
+    max_attempts: int
+    created_at: datetime
+    runtime: str | None = None
+    python: str | None = None
+    reason: str = ""
+    attempt: int = 0
+    """Attempts begun so far."""
+    worker_id: int | None = None
+    worker_name: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory_bytes: int | None = None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    """Bytes stored; what is past the cap is not counted."""
+    hold: Microcredits = 0
+    charge: Microcredits = 0
+    retry_of: int | None = None
+    queue_position: int | None = None
+    spec: JobSpec | UnsetType = UNSET
+    attempts: list[Attempt] | UnsetType = UNSET
+
+
+class JobPage(Wire, frozen=True):
+    """``next`` is the cursor to pass as ``before`` for the page that follows; none on the last."""
+
+    jobs: list[Job]
+    next: int | None = None
+
+
+class PriceLine(Wire, frozen=True):
+    """One line of a quote or a receipt: a quantity of a resource over a time, and what it comes to."""
+
+    item: Literal["cpu", "memory", "gpu"]
+    quantity: float
+    unit: str
+    per_hour: Microcredits
+    """Price of one unit for an hour."""
+    amount: Microcredits
+    """Rounded down; the total is rounded up once, so the lines may miss it by a microcredit each."""
+
+
+class Quote(Wire, frozen=True):
+    """What a job would cost. ``hold`` is set aside at submit: the price of the whole timeout."""
+
+    per_hour: Microcredits
+    hold: Microcredits
+    lines: list[PriceLine]
+    balance: Microcredits
+    shortfall: Microcredits
+    waits_because: str = ""
+    """Why it could not start at once, as the fleet is now; empty when it could."""
+
+
+class AttemptReceipt(Wire, frozen=True):
+    """How the charge of one attempt came about."""
+
+    attempt_id: Id
+    number: int
+    state: AttemptState
+    worker_id: int
+    worker_name: str
+    worker_owner: str
+    charged_ms: int
+    """Lease time that the coordinator measured, never more than the timeout; 0 for what is not paid."""
+    lines: list[PriceLine]
+    charge: Microcredits
+    fee: Microcredits
+    gpus: list[str]
+    runtime: str
+    reason: str = ""
+
+
+class Receipt(Wire, frozen=True):
+    """The whole account of a job: held, charged, released; a part per attempt."""
+
+    job_id: Id
+    owner: str
+    state: JobState
+    hold: Microcredits
+    charge: Microcredits
+    released: Microcredits
+    attempts: list[AttemptReceipt]
