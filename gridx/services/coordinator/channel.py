@@ -156,7 +156,7 @@ async def _greeting(connection: Connection) -> tuple[Hello | None, list[WorkerFr
     async for frames in connection:
         hello = frames[0]
         if not isinstance(hello, Hello):
-            raise BadRequest("The first frame must be a hello.", "See the protocol in gridx/messages/frames.py.")
+            raise BadRequest("The first frame must be a hello.", "See gridx/messages/frames.py.")
         if hello.protocol != PROTOCOL_VERSION:
             raise ProtocolMismatch(
                 f"This worker speaks protocol {hello.protocol}, the coordinator {PROTOCOL_VERSION}.",
