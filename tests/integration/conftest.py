@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from gridx import config, messages
@@ -44,7 +45,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return messages.msgspec.json.decode(self.content)
+        return msgspec.json.decode(self.content)
 
     @property
     def error(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Person:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
-        data = body if isinstance(body, bytes | type(None)) else messages.msgspec.json.encode(body)
+        data = body if isinstance(body, bytes | type(None)) else msgspec.json.encode(body)
         headers = self.headers | more.pop("headers", {})
         async with self.session.request(
             method, self.url + path, data=data, headers=headers, **more
