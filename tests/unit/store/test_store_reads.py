@@ -189,7 +189,7 @@ async def test_no_read_and_no_step_of_a_job_looks_through_a_whole_table(grid):
     for user in (False, True):
         for state in (False, True):
             statements[f"page {user} {state}"] = job_reads._page(user, state, False).sql
-    statements["live"] = attempts._LIVE
+    statements["live"] = attempts.LIVE
     for name in ("_JOBS", "_PAYLOADS", "_FAULTS"):
         by_id = getattr(job_reads, name)
         statements[name] = by_id._build([1, 2]).sql(params_inline=False)

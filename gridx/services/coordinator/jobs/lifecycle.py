@@ -38,7 +38,7 @@ from gridx.services.coordinator.jobs.views import job_view
 from gridx.services.coordinator.live import Ask, AttemptFrame, Live
 from gridx.services.coordinator.states import JOB_END_OF_OUTCOME
 from gridx.services.coordinator.store import Store
-from gridx.services.coordinator.store.records import End, JobRecord, OutputChunk
+from gridx.services.coordinator.store.records import Begin, End, JobRecord, OutputChunk
 
 log = logging.getLogger("gridx.coordinator")
 
@@ -141,10 +141,10 @@ class Lifecycle:
         try:
             while live.inbox:
                 frames = list(live.inbox)
-                await self._begin_and_write(live, frames)
+                begin = await self._begin_and_write(live, frames)
                 for frame, at in frames:
                     if isinstance(frame, Finished):
-                        await self._finish(live, frame, at)
+                        await self._finish(live, frame, at, begin)
                     elif isinstance(frame, Refused):
                         await self._refused(live, frame)
                     elif isinstance(frame, Released):
@@ -168,25 +168,34 @@ class Lifecycle:
             del self._unwritten[live.worker_id]
         self._eased.set()
 
-    async def _begin_and_write(self, live: Live, frames: list[tuple[AttemptFrame, float]]) -> None:
-        """Commit that the program runs, and its output, in one go."""
-        started = [(frame, at) for frame, at in frames if isinstance(frame, Started)]
-        outputs = [frame for frame, _ in frames if isinstance(frame, Output)]
-        steps: list[Coroutine[Any, Any, None]] = []
-        if started and not live.started:
-            steps.append(self._start(live, *started[0]))
-        if outputs:
-            steps.append(self._write(live, outputs))
-        if steps:
-            await asyncio.gather(*steps)
+    async def _begin_and_write(self, live: Live, frames: list[tuple[AttemptFrame, float]]) -> Begin | None:
+        """Commit that the program runs, and its output, in one go.
 
-    async def _start(self, live: Live, frame: Started, at: float) -> None:
-        live.started = True
-        live.running_since = at
-        live.started_ms = int(at * 1000)
+        When its end is among the frames, the begin is returned instead, to be committed with it.
+        """
+        begin: Begin | None = None
+        for frame, at in frames:
+            if isinstance(frame, Started) and not live.started:
+                live.started = True
+                live.running_since = at
+                live.started_ms = int(at * 1000)
+                begin = Begin(live.started_ms, self._store.boot_id, frame.runtime)
+        outputs = [frame for frame, _ in frames if isinstance(frame, Output)]
+        over = any(isinstance(frame, Finished) for frame, _ in frames)
+        if begin is not None and outputs and not over:
+            await asyncio.gather(self._start(live, begin), self._write(live, outputs))
+            return None
+        if outputs:
+            await self._write(live, outputs)
+        if begin is not None and not over:
+            await self._start(live, begin)
+            return None
+        return begin
+
+    async def _start(self, live: Live, begin: Begin) -> None:
         record = await self._patiently(
             live,
-            lambda: self._store.start_attempt(live.id, mono_ms=int(at * 1000), runtime=frame.runtime),
+            lambda: self._store.start_attempt(live.id, mono_ms=begin.mono_ms, runtime=begin.runtime),
         )
         if record is not None and self._fleet.live(live.id) is live:
             live.job = record
@@ -228,20 +237,24 @@ class Lifecycle:
 
     # -- ends --------------------------------------------------------------------------------------------
 
-    async def _finish(self, live: Live, frame: Finished, at: float) -> None:
+    async def _finish(self, live: Live, frame: Finished, at: float, begin: Begin | None) -> None:
         if self._fleet.live(live.id) is not live:
             self._fleet.send(live.worker_id, Ack(attempt_ids=[live.id]))
             return
-        if self._missing_output(live, frame):
+        missing = self._missing_output(live, frame)
+        broke = frame.outcome == "broken" or (frame.outcome == "cancelled" and live.asked is None)
+        if begin is not None and (missing or broke):
+            await self._start(live, begin)
+        if missing:
             return
         reason = safetext.line(frame.reason, limit=500)
         if frame.outcome == "broken":
             await self.give_back(live, AttemptState.BROKEN, reason or "its machine broke", fault=True)
-        elif frame.outcome == "cancelled" and live.asked is None:
+        elif broke:
             why = reason or "its worker killed it without being asked"
             await self.give_back(live, AttemptState.BROKEN, why, fault=True)
         else:
-            await self._settle(live, frame, at, reason)
+            await self._settle(live, frame, at, reason, begin)
         self._fleet.send(live.worker_id, Ack(attempt_ids=[live.id]))
 
     def _missing_output(self, live: Live, frame: Finished) -> bool:
@@ -259,7 +272,7 @@ class Lifecycle:
             link.hang_up("output is missing; go on from the offsets of the next welcome")
         return True
 
-    async def _settle(self, live: Live, frame: Finished, at: float, reason: str) -> None:
+    async def _settle(self, live: Live, frame: Finished, at: float, reason: str, begin: Begin | None) -> None:
         """The end that the program itself came to: it is paid for."""
         job = live.job
         if frame.outcome == "cancelled" and live.asked is Ask.OVERRUN:
@@ -284,7 +297,9 @@ class Lifecycle:
         )
         live.ending = True
         try:
-            finished = await self._patiently(live, lambda: self._store.finish_attempt(live.id, end))
+            finished = await self._patiently(
+                live, lambda: self._store.finish_attempt(live.id, end, begin=begin)
+            )
         finally:
             live.ending = False
         self._fleet.end(live)

@@ -41,6 +41,32 @@ class Counters(NamedTuple):
     waiting: int = 0
 
 
+class Book:
+    """What several steps enter, to be written at once."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._counters: dict[int, Counters] = {}
+
+    def enter(self, *entries: Entry) -> None:
+        """Add transactions."""
+        self._entries += entries
+
+    def count(
+        self, account: int, *, held: int = 0, earned: int = 0, spent: int = 0, waiting: int = 0
+    ) -> None:
+        """Add to an account's sums."""
+        old = self._counters.get(account, Counters())
+        self._counters[account] = Counters(
+            old.held + held, old.earned + earned, old.spent + spent, old.waiting + waiting
+        )
+
+    def write(self, db: sqlite3.Connection, at: int) -> None:
+        """Write all of it; see ``post``."""
+        if self._entries or self._counters:
+            post(db, at, self._entries, self._counters)
+
+
 class Overdrawn(Exception):
     """An account would fall below zero."""
 
@@ -114,7 +140,12 @@ def read_balance(db: sqlite3.Connection, user_id: int) -> BalanceRecord:
     return balance_record(row)
 
 
-def _account(db: sqlite3.Connection, user_id: int) -> int:
+def account_of(db: sqlite3.Connection, user_id: int) -> int:
+    """A user's account, by its id.
+
+    Raises:
+        NotFound: no such user.
+    """
     row = db.execute("SELECT id FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
     if row is None:
         raise no_such_user()
@@ -143,11 +174,11 @@ def transfer(
         raise InvalidField("You cannot transfer credits to yourself.", "Name another user.", field="to")
     if key and idempotency.earlier(db, from_user_id, "transfer", key) is not None:
         return read_balance(db, from_user_id)
-    payee = _account(db, to_user_id)
+    payee = account_of(db, to_user_id)
     before = read_balance(db, from_user_id)
     if before.balance < amount:
         raise shortfall(before.balance, amount, "This transfer needs", "Send less.")
-    payer = _account(db, from_user_id)
+    payer = account_of(db, from_user_id)
     postings = ledger.transfer_postings(payer, payee, amount)
     transaction_id = post(db, now, [Entry("transfer", postings, note=note)])
     if key:
@@ -168,7 +199,7 @@ def grant(
     if key and idempotency.earlier(db, to_user_id, "grant", key) is not None:
         return read_balance(db, to_user_id)
     try:
-        transaction_id = post(db, now, [grant_entry(_account(db, to_user_id), amount, note)])
+        transaction_id = post(db, now, [grant_entry(account_of(db, to_user_id), amount, note)])
     except Overdrawn:
         raise mint_is_empty() from None
     if key:

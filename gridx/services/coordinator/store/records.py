@@ -216,11 +216,18 @@ class OutputChunk(Struct, frozen=True):
     data: bytes
 
 
+class Begin(Struct, frozen=True):
+    """That an attempt's program runs, since ``mono_ms`` of the coordinator's monotonic clock of this boot."""
+
+    mono_ms: int
+    boot_id: str
+    runtime: str
+
+
 class Finished(Struct, frozen=True):
     """A job that ended with its attempt, and whose accounts that moved."""
 
     job: JobRecord
-    attempt: AttemptRecord
     payer_id: int
     """The job's owner, a user's id."""
     payee_id: int

@@ -219,25 +219,19 @@ def attempt_record(row: Row) -> AttemptRecord:
     )
 
 
-_OF_LIVE: Final = {
-    "worker__name": "worker__name",
-    "worker__user__username": "host__username",
-    "worker__user_id": "worker__user_id",
-}
-
-
 def select_live(attempt_states: str, job_states: str) -> str:
-    """SELECT by the attempt's id: no row, and what was said of it is stale."""
-    columns = [*JOB[:-1], "retry_of"]
-    columns += [_OF_LIVE.get(name, f"attempt__{name}") for name in ATTEMPT]
+    """SELECT by the attempt's id: no row, and what was said of it is stale.
+
+    After the columns of the job: the attempt's state, the id of its worker's owner, and the accounts that its
+    end moves, of the job's owner and of the worker's.
+    """
     return select(
         "jobs",
-        [*columns, "payer__id", "payee__id"],
+        [*JOB[:-1], "retry_of", "attempt__state", "worker__user_id", "payer__id", "payee__id"],
         {
             "attempt": "JOIN attempts AS attempt ON attempt.job_id = jobs.id",
             "user": "JOIN users AS user ON user.id = jobs.user_id",
             "worker": "JOIN workers AS worker ON worker.id = attempt.worker_id",
-            "host": "JOIN users AS host ON host.id = worker.user_id",
             "payer": "JOIN accounts AS payer ON payer.user_id = jobs.user_id",
             "payee": "JOIN accounts AS payee ON payee.user_id = worker.user_id",
         },

@@ -17,6 +17,7 @@ from gridx.messages import AttemptState, AuditReport, Microcredits
 from gridx.services.coordinator.store import (
     attempts,
     audit,
+    ends,
     idempotency,
     output,
     postings,
@@ -35,6 +36,7 @@ from gridx.services.coordinator.store.reads import Reads
 from gridx.services.coordinator.store.records import (
     AttemptRecord,
     BalanceRecord,
+    Begin,
     End,
     Finished,
     Idempotency,
@@ -48,9 +50,10 @@ from gridx.services.coordinator.store.records import (
     WorkerRecord,
 )
 from gridx.services.coordinator.store.rows import micros
-from gridx.services.coordinator.store.writer import Writer
+from gridx.services.coordinator.store.writer import Together, Writer
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 PRUNE_EVERY_S: Final = 3600.0
@@ -92,6 +95,8 @@ class Store(Reads, JobReads):
         self._writer = writer
         self._reader = reader
         self._aside = Aside(path)
+        self._submit = self._timed(submit.submit)
+        self._finish = self._timed(ends.finish)
         self._pruned = clock.monotonic()
         self._pruning: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -144,6 +149,12 @@ class Store(Reads, JobReads):
     ) -> T:
         now = micros(self._clock.now())
         return await self._writer.run(lambda db: operation(db, now, *args, **kwargs))
+
+    def _timed(
+        self, operation: Callable[[sqlite3.Connection, int, Sequence[R]], Sequence[T]]
+    ) -> Together[R, T]:
+        """An operation of the writer, given the time at which it runs."""
+        return lambda db, requests: operation(db, micros(self._clock.now()), requests)
 
     # -- users and tokens ----------------------------------------------------------------------------------
 
@@ -215,7 +226,8 @@ class Store(Reads, JobReads):
             TooMany: more than ``max_queued`` would be waiting.
             Conflict: the key came before with another body.
         """
-        submitted = await self._write(submit.submit, user_id, jobs, idempotency, max_queued)
+        submission = submit.Submission(user_id, jobs, idempotency, max_queued)
+        submitted = await self._writer.run_together(self._submit, submission)
         if self._clock.monotonic() - self._pruned >= PRUNE_EVERY_S and self._pruning is None:
             self._start_pruning()
         return submitted
@@ -226,7 +238,7 @@ class Store(Reads, JobReads):
 
     async def start_attempt(self, attempt_id: int, *, mono_ms: int, runtime: str) -> JobRecord | None:
         """The program runs since ``mono_ms`` of the coordinator's monotonic clock. None: stale, a repeat."""
-        return await self._write(attempts.start, attempt_id, mono_ms, self.boot_id, runtime)
+        return await self._write(attempts.start, attempt_id, Begin(mono_ms, self.boot_id, runtime))
 
     async def append_output(self, chunks: Sequence[OutputChunk]) -> list[int]:
         """Store output; returns for each chunk the stream's stored length after it.
@@ -236,9 +248,15 @@ class Store(Reads, JobReads):
         """
         return await self._write(output.append, chunks)
 
-    async def finish_attempt(self, attempt_id: int, end: End) -> Finished | None:
-        """End an attempt and its job, settle and release, in one transaction. None: fenced."""
-        return await self._write(attempts.finish, attempt_id, end)
+    async def finish_attempt(
+        self, attempt_id: int, end: End, *, begin: Begin | None = None
+    ) -> Finished | None:
+        """End an attempt and its job, settle and release, in one transaction. None: fenced.
+
+        ``begin`` is for an attempt of which it is told with its end that it ran.
+        """
+        ending = ends.Ending(attempt_id, end, begin)
+        return await self._writer.run_together(self._finish, ending)
 
     async def requeue_attempt(
         self, attempt_id: int, state: AttemptState, reason: str, *, fault: bool
@@ -248,11 +266,11 @@ class Store(Reads, JobReads):
         The job is queued again; or lost, when ``fault`` was its ``max_attempts``-th; or cancelled, when that
         was asked for.
         """
-        return await self._write(attempts.requeue, attempt_id, state, reason, fault)
+        return await self._write(ends.requeue, attempt_id, state, reason, fault)
 
     async def cancel(self, job_id: int, reason: str) -> JobRecord | None:
         """Cancel a waiting job at once, a live one when its worker has killed it. None: no such job."""
-        return await self._write(attempts.cancel, job_id, reason)
+        return await self._write(ends.cancel, job_id, reason)
 
     # -- workers -------------------------------------------------------------------------------------------
 

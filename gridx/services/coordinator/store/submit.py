@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from gridx.errors import TooMany
-from gridx.messages import JobState
+import msgspec
+
+from gridx.errors import InsufficientCredits, TooMany
+from gridx.messages import JobState, Microcredits
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.store import idempotency, postings
 from gridx.services.coordinator.store.records import Idempotency, JobRecord, NewJob, Submitted
@@ -18,64 +22,113 @@ _INSERT_JOB = (
     " max_attempts, runtime, python, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at, retry_of)"
     " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_PAYLOAD = "INSERT INTO job_payloads (job_id, code, args, env) VALUES (?, ?, ?, ?)"
 
 
-def submit(
-    db: sqlite3.Connection,
-    now: int,
-    user_id: int,
-    jobs: Sequence[NewJob],
-    key: Idempotency | None,
-    max_queued: int,
-) -> Submitted:
+class Submission(NamedTuple):
+    """Jobs that a user wants to have accepted, all or none; ``max_queued`` of theirs may wait."""
+
+    user_id: int
+    jobs: Sequence[NewJob]
+    key: Idempotency | None
+    max_queued: int
+
+
+@dataclass(slots=True)
+class _Payer:
+    """A user's account as the submissions before this one leave it."""
+
+    owner: str
+    account: int
+    balance: Microcredits
+    waiting: int
+
+
+def submit(db: sqlite3.Connection, now: int, submissions: Sequence[Submission]) -> list[Submitted]:
     """Queue jobs and hold their price.
 
     Raises:
-        InsufficientCredits: the balance does not cover all of them.
+        InsufficientCredits: the balance does not cover all of a submission.
         TooMany: the user would have more than ``max_queued`` waiting.
         Conflict: the key came with another body.
     """
-    if key and (earlier := idempotency.earlier(db, user_id, "submit", key)) is not None:
-        found = [_job(db, job_id) for job_id in json.loads(earlier)]
+    entrance = _Entrance(db, now)
+    accepted = [entrance.accept(submission) for submission in submissions]
+    entrance.write()
+    return accepted
+
+
+class _Entrance:
+    """Checks submissions one after the other, and writes what was accepted at once."""
+
+    def __init__(self, db: sqlite3.Connection, now: int) -> None:
+        self._db = db
+        self._now = now
+        self._payers: dict[int, _Payer] = {}
+        self._keys: dict[tuple[int, str], Submitted] = {}
+        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+        self._next_id = last[0] + 1 if last else 1
+        self._jobs: list[tuple[object, ...]] = []
+        self._payloads: list[tuple[int, str, str, str]] = []
+        self._book = postings.Book()
+
+    def accept(self, submission: Submission) -> Submitted:
+        """Take the jobs in, or raise and leave nothing behind that ``write`` would write."""
+        user_id, jobs, key, max_queued = submission
+        if key and (earlier := self._earlier(user_id, key)) is not None:
+            return earlier
+        payer = self._payer(user_id)
+        _check_quota(payer.waiting, len(jobs), max_queued)
+        total = sum(job.hold for job in jobs)
+        if total > payer.balance:
+            raise _shortfall(payer.balance, total, len(jobs))
+        payer.balance -= total
+        payer.waiting += len(jobs)
+        self._book.count(payer.account, held=total, waiting=len(jobs))
+        records = [self._queue(user_id, payer, job) for job in jobs]
+        submitted = Submitted(records, replayed=False)
+        if key:
+            ids = json.dumps([record.id for record in records])
+            idempotency.remember(self._db, self._now, user_id, "submit", key, ids)
+            self._keys[user_id, key.key] = submitted
+        return submitted
+
+    def write(self) -> None:
+        """Write all that was accepted."""
+        self._db.executemany(_INSERT_JOB, self._jobs)
+        self._db.executemany(_INSERT_PAYLOAD, self._payloads)
+        self._book.write(self._db, self._now)
+
+    def _earlier(self, user_id: int, key: Idempotency) -> Submitted | None:
+        """What the first request with this key was answered; None when this is the first."""
+        earlier = idempotency.earlier(self._db, user_id, "submit", key)
+        if earlier is None:
+            return None
+        if (unwritten := self._keys.get((user_id, key.key))) is not None:
+            return Submitted(unwritten.jobs, replayed=True)
+        found = [_job(self._db, job_id) for job_id in json.loads(earlier)]
         return Submitted([job for job in found if job is not None], replayed=True)
-    row = db.execute(
-        "SELECT users.username, accounts.id, accounts.balance, accounts.waiting FROM users"
-        " JOIN accounts ON accounts.user_id = users.id WHERE users.id = ?",
-        (user_id,),
-    ).fetchone()
-    if row is None:
-        raise postings.no_such_user()
-    owner, account, balance, waiting = row
-    _check_quota(waiting, len(jobs), max_queued)
-    total = sum(job.hold for job in jobs)
-    if total > balance:
-        these = "this job" if len(jobs) == 1 else "these jobs"
-        raise postings.shortfall(
-            balance,
-            total,
-            f"Setting aside the price of {these} takes",
-            "Ask for less (a shorter timeout_s, fewer cpus, less memory_mb), or for a grant from an admin.",
-        )
-    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
-    numbered = list(enumerate(jobs, last[0] + 1 if last else 1))
-    db.executemany(_INSERT_JOB, [_job_row(job_id, user_id, job, now) for job_id, job in numbered])
-    db.executemany(
-        "INSERT INTO job_payloads (job_id, code, args, env) VALUES (?, ?, ?, ?)",
-        [(job_id, job.code, json.dumps(job.args), json.dumps(job.env)) for job_id, job in numbered],
-    )
-    postings.post(
-        db,
-        now,
-        [
-            postings.Entry("hold", ledger.hold_postings(account, postings.ESCROW, job.hold), job_id)
-            for job_id, job in numbered
-        ],
-        {account: postings.Counters(held=total, waiting=len(jobs))},
-    )
-    if key:
-        ids = json.dumps([job_id for job_id, _ in numbered])
-        idempotency.remember(db, now, user_id, "submit", key, ids)
-    return Submitted([_record(job_id, user_id, owner, job, now) for job_id, job in numbered], replayed=False)
+
+    def _payer(self, user_id: int) -> _Payer:
+        if user_id not in self._payers:
+            row = self._db.execute(
+                "SELECT users.username, accounts.id, accounts.balance, accounts.waiting FROM users"
+                " JOIN accounts ON accounts.user_id = users.id WHERE users.id = ?",
+                (user_id,),
+            ).fetchone()
+            if row is None:
+                raise postings.no_such_user()
+            self._payers[user_id] = _Payer(*row)
+        return self._payers[user_id]
+
+    def _queue(self, user_id: int, payer: _Payer, job: NewJob) -> JobRecord:
+        job_id = self._next_id
+        self._next_id += 1
+        self._jobs.append(_job_row(job_id, user_id, job, self._now))
+        self._payloads.append((job_id, job.code, _json(job.args), _json(job.env)))
+        held = ledger.hold_postings(payer.account, postings.ESCROW, job.hold)
+        self._book.enter(postings.Entry("hold", held, job_id))
+        return _record(job_id, user_id, payer.owner, job, self._now)
 
 
 def _check_quota(waiting: int, more: int, max_queued: int) -> None:
@@ -87,6 +140,19 @@ def _check_quota(waiting: int, more: int, max_queued: int) -> None:
             waiting=waiting,
             limit=max_queued,
         )
+
+
+def _shortfall(balance: Microcredits, price: Microcredits, jobs: int) -> InsufficientCredits:
+    return postings.shortfall(
+        balance,
+        price,
+        f"Setting aside the price of {'this job' if jobs == 1 else 'these jobs'} takes",
+        "Ask for less (a shorter timeout_s, fewer cpus, less memory_mb), or for a grant from an admin.",
+    )
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _job(db: sqlite3.Connection, job_id: int) -> JobRecord | None:

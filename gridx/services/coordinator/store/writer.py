@@ -2,7 +2,9 @@
 
 What arrives while a commit runs is gathered, run in one transaction with a savepoint each, and committed at
 once with ``synchronous=FULL``. Nobody is answered before the commit. An operation that is refused rolls back
-alone. A caller that is cancelled changes nothing: its operation runs to its end, and nobody waits for it.
+alone. Requests of a kind that comes by the hundred are run together, as one operation with few statements;
+when that is refused, each is run by itself. A caller that is cancelled changes nothing: its operation runs to
+its end, and nobody waits for it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gridx.errors import GridError, Unavailable
@@ -20,7 +22,10 @@ from gridx.errors import GridError, Unavailable
 log = logging.getLogger("gridx.store")
 
 T = TypeVar("T")
+Request = TypeVar("Request")
 Operation = Callable[[sqlite3.Connection], T]
+Together = Callable[[sqlite3.Connection, Sequence[Request]], Sequence[T]]
+"""An operation for any number of requests: an answer for each, or nothing done and an exception."""
 
 CAPACITY: Final = 8192
 """Operations that may wait; past it callers wait to get in."""
@@ -47,7 +52,8 @@ _FATAL: Final = frozenset(
 
 
 class _Pending(NamedTuple):
-    operation: Operation[Any]
+    operation: Together[Any, Any]
+    request: Any
     answer: asyncio.Future[Any]
 
 
@@ -84,8 +90,16 @@ def _busy() -> Unavailable:
     )
 
 
+def _alike(batch: Iterable[_Pending]) -> Iterable[list[_Pending]]:
+    """What is run together."""
+    found: dict[Together[Any, Any], list[_Pending]] = {}
+    for pending in batch:
+        found.setdefault(pending.operation, []).append(pending)
+    return found.values()
+
+
 class Writer:
-    """Runs operations in its thread, in order of arrival.
+    """Runs operations in its thread, in order of arrival but for those that are run together.
 
     Args:
         connect: opens the connection; called in the thread. What it raises, ``start`` raises.
@@ -135,13 +149,17 @@ class Writer:
             GridError: the operation's own refusal.
             Unavailable: the disk is full, the store is closing or has failed.
         """
+        return await self.run_together(lambda db, _: (operation(db),), None)
+
+    async def run_together(self, operation: Together[Request, T], request: Request) -> T:
+        """As ``run``; requests that wait with the same operation are run at once, where the first stands."""
         await self._places.acquire()
         answer: asyncio.Future[T] = self._loop.create_future()
         with self._ready:
             if self._failure is not None or self._closing:
                 self._places.release()
                 raise self._refusal()
-            self._queue.append(_Pending(operation, answer))
+            self._queue.append(_Pending(operation, request, answer))
             self._ready.notify()
         return await answer
 
@@ -216,27 +234,34 @@ class Writer:
         outcomes: list[_Outcome] = []
         changed = db.total_changes
         db.execute("BEGIN IMMEDIATE")
-        for operation, answer in batch:
-            db.execute("SAVEPOINT operation")
-            try:
-                value = operation(db)
-            except Exception as error:
-                if isinstance(error, sqlite3.Error) and (
-                    _code(error) in _FATAL or _code(error) == sqlite3.SQLITE_FULL or not db.in_transaction
-                ):
-                    raise
-                db.execute("ROLLBACK TO operation")
-                if not isinstance(error, GridError):
-                    log.error("a write failed", exc_info=error)
-                outcomes.append(_Outcome(answer, None, error))
-            else:
-                outcomes.append(_Outcome(answer, value, None))
-            db.execute("RELEASE operation")
+        for alike in _alike(batch):
+            outcomes += self._step(alike)
         db.execute("COMMIT")
         if db.total_changes != changed:
             self._commits += 1
             self._rows += db.total_changes - changed
         return outcomes
+
+    def _step(self, alike: list[_Pending]) -> list[_Outcome]:
+        """Run requests of one operation in one savepoint; if that is refused, each in its own."""
+        db = self._db
+        db.execute("SAVEPOINT operation")
+        try:
+            values = alike[0].operation(db, [pending.request for pending in alike])
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and (
+                _code(error) in _FATAL or _code(error) == sqlite3.SQLITE_FULL or not db.in_transaction
+            ):
+                raise
+            db.execute("ROLLBACK TO operation")
+            db.execute("RELEASE operation")
+            if len(alike) > 1:
+                return [outcome for pending in alike for outcome in self._step([pending])]
+            if not isinstance(error, GridError):
+                log.error("a write failed", exc_info=error)
+            return [_Outcome(alike[0].answer, None, error)]
+        db.execute("RELEASE operation")
+        return [_Outcome(pending.answer, value, None) for pending, value in zip(alike, values, strict=True)]
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
