@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -22,6 +22,8 @@ from gridx.messages import MAX_BODY_BYTES
 
 T = TypeVar("T")
 
+AT_ONCE: Final = 64
+"""Requests under way at the same time; what waits for a change or follows output does not count."""
 RETRY_DELAYS_S: Final = (0.1, 0.3, 0.9)
 """Pauses between the tries of a request that may be sent again."""
 SILENCE_S: Final = 60.0
@@ -51,10 +53,12 @@ class Wire:
         self.token = token
         self.timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
         session, self._session = self._session, None
+        self._places = asyncio.Semaphore(AT_ONCE)
         if session is not None:
             await session.close()
 
@@ -100,8 +104,10 @@ class Wire:
     def http(self) -> aiohttp.ClientSession:
         """The pool of connections, made at the first use, on the running loop."""
         if self._session is None or self._session.closed:
+            # The places are ours: aiohttp gives a free connection to whoever asks next, so that one who waits
+            # for it can wait for ever, and a long poll keeps one from everybody else.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=32), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
 
@@ -120,9 +126,10 @@ class Wire:
         timeout = aiohttp.ClientTimeout(total=timeout_s or self.timeout_s)
         for delay_s in (*RETRY_DELAYS_S, None):
             try:
-                async with self._open(
-                    method, path, query=query, data=data, key=key, timeout=timeout
-                ) as answer:
+                async with (
+                    nullcontext() if timeout_s else self._places,
+                    self._open(method, path, query=query, data=data, key=key, timeout=timeout) as answer,
+                ):
                     return await answer.read()
             except Unreachable as error:
                 again = safe or error.details.get("never_sent")

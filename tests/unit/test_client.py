@@ -365,3 +365,46 @@ async def test_clients_may_be_used_from_many_tasks_at_once(serve):
     client = await serve(("GET", "/health", health))
     answers = await asyncio.gather(*(client.health() for _ in range(50)))
     assert len(answers) == 50
+
+
+async def test_waiting_for_many_jobs_keeps_nothing_else_from_being_asked(serve):
+    waiting, ended = asyncio.Event(), asyncio.Event()
+    polls = 0
+
+    async def show(request):
+        nonlocal polls
+        polls += 1
+        if polls == 100:
+            waiting.set()
+        await ended.wait()
+        return reply(job(state=JobState.SUCCEEDED))
+
+    async def health(request):
+        return web.json_response({"status": "ok", "version": "1", "protocol": 1})
+
+    client = await serve(("GET", "/jobs/{id}", show), ("GET", "/health", health))
+    waits = [asyncio.create_task(client.wait(number)) for number in range(1, 101)]
+    await waiting.wait()
+    assert (await client.health()).status == "ok"
+    ended.set()
+    assert all(done.state is JobState.SUCCEEDED for done in await asyncio.gather(*waits))
+
+
+async def test_requests_that_wait_for_a_place_have_it_in_turn(serve, monkeypatch):
+    monkeypatch.setattr(client_wire, "AT_ONCE", 2)
+    served = []
+
+    async def submit(request):
+        served.append(messages.decode(await request.read(), JobSpec).name)
+        return reply(job())
+
+    client = await serve(("POST", "/jobs", submit))
+
+    async def submitter(name: str) -> None:
+        for _ in range(20):
+            await client.submit(JobSpec(code="", name=name))
+
+    await asyncio.gather(*(submitter(str(number)) for number in range(8)))
+    for earlier, name in enumerate(served[:-16]):
+        # Whoever was served is served again before anybody else has been more often than the others.
+        assert name in served[earlier + 1 : earlier + 17]
