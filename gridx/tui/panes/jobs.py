@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from gridx import safetext
 from gridx.errors import GridError
@@ -24,6 +24,7 @@ from gridx.tui.look import JOB_LOOKS
 from gridx.tui.messages import JobChosen, JobOpened
 from gridx.tui.panes.pane import Finder, Pane
 from gridx.tui.state import Changes
+from gridx.tui.widgets.note import Note
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
 COLUMNS: Final = (
@@ -77,7 +78,7 @@ class JobsPane(Pane):
         self._wanted: int | None = None
         self.table = GridTable(COLUMNS, self._cells)
         self.finder = Finder("filter", "words  state:running  owner:ann  worker:lab")
-        self._said = Static(id="job-note", markup=False)
+        self._said = Note(id="job-note")
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -176,7 +177,7 @@ class JobsPane(Pane):
         job = self.job
         note = self._said
         if job is None:
-            note.update("")
+            note.say("")
             return
         place = f", place {job.queue_position} in the queue" if job.queue_position else ""
         words = describe.job_note(job) or {
@@ -185,7 +186,7 @@ class JobsPane(Pane):
         }.get(job.state, "")
         look = JOB_LOOKS[job.state]
         said: list[str | tuple[str, str]] = [f"{job.id} ", (look.word, f"${_color(look.style)}"), f"{place}"]
-        note.update(Content.assemble(*said, f": {words}" if words else ""))
+        note.say(Content.assemble(*said, f": {words}" if words else ""))
 
     # -- pages -------------------------------------------------------------------------------------------
 

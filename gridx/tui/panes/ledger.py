@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from gridx import safetext
 from gridx.credits import format_credits, parse_credits
@@ -26,6 +26,7 @@ from gridx.tui.panes.pane import Finder, Pane
 from gridx.tui.screens.form import FormField, FormScreen
 from gridx.tui.state import Changes
 from gridx.tui.widgets.bars import Part
+from gridx.tui.widgets.note import Note
 from gridx.tui.widgets.readout import Readout
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
@@ -86,7 +87,7 @@ class LedgerPane(Pane):
         self._entry_table = GridTable(ENTRIES, self._cells, empty="No entries yet.", sticky=False)
         self._user_table = GridTable(USERS, self._user_cells, empty="No accounts.")
         self.finder = Finder("filter", "words of kind, job and reason")
-        self._said = Static(id="verdict", markup=False)
+        self._said = Note(id="verdict")
 
     def compose(self) -> ComposeResult:
         yield self._readout
@@ -321,7 +322,7 @@ class LedgerPane(Pane):
 
     def _say(self, text: Content) -> None:
         self._said.display = True
-        self._said.update(text)
+        self._said.say(text)
 
     def action_copy(self) -> None:
         """Copy the line under the cursor."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.geometry import Region
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -26,6 +27,8 @@ class Pane(Vertical, Drawn):
 
     def __init__(self) -> None:
         super().__init__(id=self.NAME, classes="pane")
+        self._titled: tuple[str, str] | None = None
+        self._titling = False
         self.missed = True
         """Something changed while the pane was not on the screen."""
         self.title()
@@ -42,9 +45,25 @@ class Pane(Vertical, Drawn):
 
     def title(self, about: str = "", right: str = "") -> None:
         """Set the frame's title: number, name and a few words; ``right`` stands at its lower edge."""
-        words = f"{NUMBERS[self.NAME]} {TITLES[self.NAME]}"
-        self.border_title = Content.assemble(words, (f"  {about}" if about else "", "not bold"))
-        self.border_subtitle = Content(right)
+        before, self._titled = self._titled, (about, right)
+        self._titling = True
+        try:
+            if before is None or about != before[0]:
+                words = f"{NUMBERS[self.NAME]} {TITLES[self.NAME]}"
+                self.border_title = Content.assemble(words, (f"  {about}" if about else "", "not bold"))
+            if before is None or right != before[1]:
+                self.border_subtitle = Content(right)
+        finally:
+            self._titling = False
+
+    def refresh(
+        self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False
+    ) -> Self:
+        """As ever; but a new title draws the frame's two lines, and not all that is in the pane."""
+        if self._titling:
+            width, height = self.outer_size
+            regions = (Region(-1, -1, width, 1), Region(-1, height - 2, width, 1))
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def apply(self, changes: Changes) -> None:
         """Take changes in; called at most four times a second, and only while the pane is shown."""

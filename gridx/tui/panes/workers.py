@@ -9,7 +9,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from gridx import safetext
 from gridx.credits import format_credits
@@ -19,6 +18,7 @@ from gridx.tui.commands import bindings
 from gridx.tui.look import WORKER_LOOKS
 from gridx.tui.panes.pane import Pane
 from gridx.tui.state import Changes, Machine
+from gridx.tui.widgets.note import Note
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
 COLUMNS: Final = (
@@ -60,7 +60,7 @@ class WorkersPane(Pane):
         self.table = GridTable(
             COLUMNS, self._cells, empty="No worker yet. gridx-tui --role worker on another machine joins it."
         )
-        self._said = Static(id="worker-note", markup=False)
+        self._said = Note(id="worker-note")
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -131,7 +131,7 @@ class WorkersPane(Pane):
         note = self._said
         machine = self.machine
         if machine is None:
-            note.update("")
+            note.say("")
             return
         worker, offer = machine.worker, machine.worker.offer
         said: list[str | tuple[str, str]] = [
@@ -158,7 +158,7 @@ class WorkersPane(Pane):
                 for gpu in offer.gpus[:4]
             ]
             said += [(f"\n! {safetext.line(warning)}", "$warning") for warning in offer.warnings[:3]]
-        note.update(Content.assemble(*said))
+        note.say(Content.assemble(*said))
 
     @on(GridTable.Moved)
     def _moved(self, event: GridTable.Moved) -> None:

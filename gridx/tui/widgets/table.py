@@ -221,7 +221,13 @@ class GridTable(ScrollView, Drawn, can_focus=True):
 
     def _measure(self) -> None:
         self._fitted = fit_columns(self.columns, max(0, self.size.width - 1))
-        self.virtual_size = Size(self.size.width, len(self.keys) + 1)
+        size = Size(self.size.width, len(self.keys) + 1)
+        if self.show_vertical_scrollbar and size.height > self.size.height and self.size.height:
+            # Only the scrollbar's thumb changes: no reason to lay out the whole screen again.
+            self.set_reactive(GridTable.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = size.height
+        else:
+            self.virtual_size = size
 
     # -- drawing -----------------------------------------------------------------------------------------
 
