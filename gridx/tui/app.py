@@ -84,7 +84,9 @@ class GridApp(App[None]):
         super().__init__(driver_class=driver_class(), ansi_color=True if "NO_COLOR" in os.environ else None)
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
+        # Before anything is styled: changing it later would style everything twice at the start.
         self.set_reactive(App.theme, (DARK if settings.dashboard.theme == "dark" else LIGHT).name)
+        self.stylesheet.set_variables(self.get_css_variables())
         self._keys = read_keymap(settings.dashboard.keys)
         self.set_keymap(self._keys)
         self.client = client

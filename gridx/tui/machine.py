@@ -39,6 +39,10 @@ def draw(sample: MachineSample, history: History, width: int, *, room: int = 99)
             history.memory,
             1.0,
         ),
+    ]
+    for number, gpu in enumerate(sample.gpus):
+        lines += _gpu(gpu, number, draw_bar, history if len(sample.gpus) == 1 else History())
+    lines += [
         draw_bar.line(
             "disk",
             disk,
@@ -51,8 +55,6 @@ def draw(sample: MachineSample, history: History, width: int, *, room: int = 99)
     ]
     if sample.swap_used_bytes:
         lines.append([Part(fit("swap", LABEL), "muted"), Part(f" {figures.size(sample.swap_used_bytes)}")])
-    for number, gpu in enumerate(sample.gpus):
-        lines += _gpu(gpu, number, draw_bar, history if len(sample.gpus) == 1 else History())
     if not sample.gpus:
         lines.append([Part(fit("gpu", LABEL), "muted"), Part(" none", "muted")])
     return lines

@@ -11,6 +11,7 @@ from gridx.tui.commands import PANES
 from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.screens.help import HelpScreen
 from gridx.tui.screens.sign_in import SignInScreen
+from gridx.tui.themes import DARK, LIGHT
 from tests.tui.conftest import Here, picture, program
 
 
@@ -176,10 +177,10 @@ async def test_a_terminal_that_is_too_small_says_what_is_needed(grid, until):
 async def test_the_theme_changes_between_dark_and_light(grid, until):
     async with grid.dashboard() as (app, pilot):
         await until(lambda: app.state.link.connected, "connected", 20)
-        assert app.current_theme.dark
+        assert app.screen.styles.background.hex.lower() == DARK.background
         await pilot.press("escape", "t")
-        await pilot.pause()
-        assert not app.current_theme.dark
+        await until(lambda: app.screen.styles.background.hex.lower() == LIGHT.background, "light", 20)
+        assert LIGHT.primary in app.export_screenshot()
 
 
 async def test_keys_of_the_configuration_are_in_force_and_in_the_help(grid, ann, until):

@@ -212,7 +212,7 @@ class SubmitPane(Pane):
         elif not quote.waits_because:
             said.append((f"\n{describe.credits_short(quote.per_hour)} an hour", "$foreground 62%"))
         else:
-            said.append((f"\nit would wait: {safetext.line(quote.waits_because)}", "$foreground 62%"))
+            said.append((f"\nnot at once: {safetext.line(quote.waits_because)}", "$foreground 62%"))
         price.update(Content.assemble(*said))
 
     def _problem(self, error: GridError) -> None:
