@@ -150,6 +150,8 @@ class GridCommands(Provider):
             binding = active.binding
             if not binding.tooltip or not active.enabled or binding.action in seen:
                 continue
+            if not binding.show and str(binding.id).startswith(("table_", "lines_")):
+                continue  # nobody goes up a line by typing its name
             seen.add(binding.action)
             yield (
                 f"{binding.description} ({self.app.get_key_display(binding)})",

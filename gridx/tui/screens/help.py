@@ -68,8 +68,8 @@ class HelpScreen(ModalScreen[None]):
             if shown not in entry[1]:
                 entry[1].append(shown)
         parts: list[str | tuple[str, str]] = []
-        order = [scope for scope in _HEADINGS if scope not in ("app", "desk")] + ["desk", "app"]
-        for scope in order:
+        general = ("table", "lines", "desk", "app")
+        for scope in (*(scope for scope in _HEADINGS if scope not in general), *general):
             lines = [(shown, text) for found, shown, text in keys.values() if found == scope]
             if not lines:
                 continue
