@@ -8,10 +8,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from typing import NamedTuple
 
 import pytest
+from tortoise.backends.sqlite.client import SqliteClient
 
 from gridx.errors import StoreError
 from gridx.services.coordinator.store import Store, orm
@@ -226,3 +228,23 @@ def _affinity(sql_type: str) -> str:
     """SQLite's rules, as far as they are used here."""
     words = {"INT": "INTEGER", "CHAR": "TEXT", "TEXT": "TEXT", "BLOB": "BLOB"}
     return next(affinity for word, affinity in words.items() if word in sql_type)
+
+
+@pytest.mark.parametrize("failure", [sqlite3.OperationalError("disk I/O error"), asyncio.CancelledError()])
+async def test_an_opening_that_fails_half_way_leaves_no_thread_behind(path, clock, monkeypatch, failure):
+    async def fail(client):
+        raise failure
+
+    def threads() -> set[threading.Thread]:
+        # The event loop's own, for blocking calls, live as long as it does.
+        return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio")}
+
+    before = threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteClient, "_post_connect", fail)
+        with pytest.raises(type(failure)):
+            await Store.open(path, clock=clock)
+    for thread in threads() - before:
+        await asyncio.to_thread(thread.join, 5)
+    assert threads() <= before
+    await (await Store.open(path, clock=clock)).close()

@@ -102,10 +102,12 @@ class Reader:
     async def open(cls, path: Path) -> Reader:
         """Connect; the file must have its tables."""
         await _Schema.enter(path)
+        client = SqliteClient(str(path), connection_name=_ALIAS, **READ_PRAGMAS)
         try:
-            client = SqliteClient(str(path), connection_name=_ALIAS, **READ_PRAGMAS)
             await client.create_connection(with_db=True)
         except BaseException:
+            # Half made it has a thread already, which would keep the process from ending.
+            await asyncio.shield(client.close())
             await _Schema.leave()
             raise
         return cls(client)
