@@ -74,8 +74,8 @@ async def stream(sandbox: Sandbox, runtime: str, owner: str, jobs: int) -> None:
         await one(sandbox, runtime, owner)
 
 
-async def containers(name: str, settings: WorkerSettings, jobs: int) -> None:
-    sandbox = DockerSandbox(settings, identity="bench")
+async def containers(name: str, settings: WorkerSettings, jobs: int, folder: Path) -> None:
+    sandbox = DockerSandbox(settings, identity="bench", data_path=folder)
     await sandbox.open()
     try:
         runtime = (await sandbox.status()).runtimes[0].name
@@ -114,9 +114,14 @@ async def main() -> None:
     arguments = parser.parse_args()
     images, jobs = [arguments.image], arguments.jobs
     await processes(jobs)
-    await containers("cold", WorkerSettings(runtimes=images, warm=0, reuse=False), jobs)
-    await containers("warm, used once", WorkerSettings(runtimes=images, warm=1, reuse=False), jobs)
-    await containers("reuse, same owner", WorkerSettings(runtimes=images, warm=0, reuse=True), jobs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cold = WorkerSettings(runtimes=images, warm=0, reuse=False)
+        await containers("cold", cold, jobs, folder)
+        warm = WorkerSettings(runtimes=images, warm=1, reuse=False)
+        await containers("warm, used once", warm, jobs, folder)
+        reuse = WorkerSettings(runtimes=images, warm=0, reuse=True)
+        await containers("reuse, same owner", reuse, jobs, folder)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def build(settings: WorkerSettings, status: SandboxStatus, gpus: Iterable[Gpu]) 
     return Offer(
         cpu_millis=most.of_cpu(cpu_millis()),
         memory_mb=most.of_memory(memory_mb()),
-        gpus=most.of_gpus(gpus),
+        gpus=most.of_gpus(gpus if status.gpus else ()),
         runtimes=list(status.runtimes)[:64],
         sandbox=status.kind,
         isolated=status.isolated,

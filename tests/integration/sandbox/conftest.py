@@ -85,9 +85,16 @@ class Box:
         return Result(outcome, bytes(kept["stdout"]), bytes(kept["stderr"]))
 
 
-def open_docker(**settings: Any) -> DockerSandbox:
-    """A container sandbox with an identity of its own, so that nothing of another is touched."""
-    return DockerSandbox(WorkerSettings(**settings), identity=f"test-{secrets.token_hex(8)}")
+@pytest.fixture(scope="session")
+def make_docker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Container sandboxes, each with an identity of its own, so that nothing of another is touched."""
+
+    def make(**settings: Any) -> DockerSandbox:
+        folder: Path = tmp_path_factory.mktemp("worker")
+        identity = f"test-{secrets.token_hex(8)}"
+        return DockerSandbox(WorkerSettings(**settings), identity=identity, data_path=folder)
+
+    return make
 
 
 def containers(sandbox: DockerSandbox) -> list[dict[str, Any]]:
@@ -102,11 +109,6 @@ def containers(sandbox: DockerSandbox) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def make_docker() -> Any:
-    return open_docker
-
-
-@pytest.fixture(scope="session")
 def containers_of() -> Any:
     return containers
 
@@ -117,9 +119,9 @@ def make_box() -> type[Box]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def box() -> AsyncIterator[Box]:
+async def box(make_docker: Any) -> AsyncIterator[Box]:
     """Containers as they are by default: warm places and reuse."""
-    sandbox = open_docker()
+    sandbox = make_docker()
     await sandbox.open()
     yield Box(sandbox, "default")
     await sandbox.close()

@@ -168,9 +168,10 @@ import asyncio, sys
 from gridx.config import WorkerSettings
 from gridx.services.worker.sandbox.base import RunRequest
 from gridx.services.worker.sandbox.docker import DockerSandbox
+from pathlib import Path
 
 async def main():
-    sandbox = DockerSandbox(WorkerSettings(warm=1), identity=sys.argv[1])
+    sandbox = DockerSandbox(WorkerSettings(warm=1), identity=sys.argv[1], data_path=Path(sys.argv[2]))
     await sandbox.open()
     async def sink(stream, data): print(data.decode(), flush=True)
     async def started(): pass
@@ -186,11 +187,11 @@ asyncio.run(main())
 
 
 async def test_jobs_end_with_their_worker_and_its_next_start_removes_what_is_left(
-    make_docker, containers_of, until
+    make_docker, containers_of, until, tmp_path
 ):
     sandbox = make_docker(warm=0)
     worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", WORKER, sandbox._identity), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", WORKER, sandbox._identity, str(tmp_path)), stdout=asyncio.subprocess.PIPE
     )
     assert await worker.stdout.readline() == b"runs\n"
     worker.kill()

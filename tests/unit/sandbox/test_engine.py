@@ -29,7 +29,7 @@ from gridx.services.worker.sandbox.container import (
 )
 from gridx.services.worker.sandbox.discovery import Candidate, Tried, absent, candidates, missing
 from gridx.services.worker.sandbox.engine import EngineFacts
-from gridx.services.worker.sandbox.inspection import changed_limits, differences
+from gridx.services.worker.sandbox.inspection import changed_limits, differences, unmasked
 from gridx.services.worker.sandbox.runtimes import RuntimeImage, Unusable, read_image
 
 FACTS = EngineFacts(
@@ -161,7 +161,10 @@ async def test_something_that_answers_and_is_no_engine_is_told_apart(tmp_path):
 
 def test_engines_that_cannot_be_checked_or_run_something_else_are_passed_over():
     assert engine.unfit(FACTS) == ""
-    assert "Podman" in engine.unfit(dataclasses.replace(FACTS, name="Podman Engine"))
+    podman = dataclasses.replace(FACTS, name="Podman Engine", version="4.3.1")
+    assert engine.unfit(podman) == ""
+    for version in ("4.2.9", "3.4", "", "next"):
+        assert "4.3" in engine.unfit(dataclasses.replace(podman, version=version))
     assert "windows" in engine.unfit(dataclasses.replace(FACTS, system="windows"))
 
 
@@ -291,8 +294,6 @@ def test_every_option_that_is_changed_or_dropped_is_seen(path):
         ("HostConfig", "PortBindings", {"80/tcp": [{}]}),
         ("HostConfig", "ExtraHosts", ["host:10.0.0.1"]),
         ("HostConfig", "Runtime", "other"),
-        ("HostConfig", "MaskedPaths", []),
-        ("HostConfig", "ReadonlyPaths", None),
         ("Config", "Volumes", {"/data": {}}),
         ("Config", "Env", ["HTTP_PROXY=http://user:secret@proxy"]),
     ],
@@ -309,6 +310,15 @@ def test_mounts_and_a_missing_profile_of_apparmor_are_seen():
     assert any("Mounts" in difference for difference in differences(asked(), found, FACTS))
     confined = dataclasses.replace(FACTS, security=("apparmor", "seccomp"))
     assert any("AppArmor" in difference for difference in differences(asked(), echo(asked()), confined))
+
+
+@pytest.mark.parametrize("name", ["MaskedPaths", "ReadonlyPaths"])
+def test_paths_of_the_kernel_that_are_not_hidden_are_seen(name):
+    found = echo(asked())
+    assert unmasked(found) == []
+    for nothing in ([], None):
+        found["HostConfig"][name] = nothing
+        assert unmasked(found) == [f"HostConfig.{name} is empty"]
 
 
 def test_on_cgroup_2_swappiness_is_not_asked_for():

@@ -25,7 +25,7 @@ async def open_sandbox(settings: WorkerSettings, *, identity: str, data_path: Pa
     if settings.sandbox != "process":
         from gridx.services.worker.sandbox.docker import DockerSandbox
 
-        containers = DockerSandbox(settings, identity=identity)
+        containers = DockerSandbox(settings, identity=identity, data_path=data_path)
         try:
             await containers.open()
         except (EngineMissing, ImageMissing) as error:

@@ -81,6 +81,8 @@ class SandboxStatus:
     unready: str = ""
     details: dict[str, str] = field(default_factory=dict)
     """For ``gridx doctor``: engine, its version, security options, and the like."""
+    gpus: bool = True
+    """Whether it can give GPUs to a job."""
 
 
 class Sandbox(Protocol):

@@ -20,11 +20,13 @@ from gridx.services.worker.sandbox.base import OutputSink, RunOutcome, RunReques
 from gridx.services.worker.sandbox.frames import (
     Began,
     End,
+    Frame,
     FrameError,
     FrameParser,
     Output,
     Ready,
     Usage,
+    Witnessed,
 )
 from gridx.services.worker.sandbox.supervisor import flood_limit
 
@@ -61,9 +63,11 @@ class Line:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.witnessed: Witnessed | None = None
+        """What was seen inside before the supervisor started, if anybody looked."""
         self._parser = FrameParser()
 
-    async def frames(self) -> list[Ready | Began | Output | Usage | End] | None:
+    async def frames(self) -> list[Frame] | None:
         """The next frames, maybe none yet; None at the end of the stream.
 
         Raises:
@@ -89,6 +93,8 @@ class Line:
                     for frame in frames:
                         if isinstance(frame, Ready):
                             return frame
+                        if isinstance(frame, Witnessed):
+                            self.witnessed = frame
         except TimeoutError:
             raise SandboxBroken(f"The sandbox was not ready within {READY_WITHIN_S:.0f} s.") from None
         raise SandboxBroken(f"The sandbox ended before it was ready. {self.channel.last_words()}".strip())
@@ -248,7 +254,7 @@ class Dialogue:
                 await self._take(frame)
         self._ended_at = self._monotonic()
 
-    async def _take(self, frame: Ready | Began | Output | Usage | End) -> None:
+    async def _take(self, frame: Frame) -> None:
         if self._end is not None:
             raise SandboxBroken("The sandbox's supervisor went on after the end of its job.")
         match frame:
@@ -263,7 +269,7 @@ class Dialogue:
             case End():
                 self._end = frame
                 self._ended_at = self._monotonic()
-            case Ready():
+            case Ready() | Witnessed():
                 raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
 
 

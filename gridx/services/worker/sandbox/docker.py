@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 from typing import Final
 
 from gridx import safetext
@@ -18,8 +19,9 @@ from gridx.services.worker.sandbox.base import (
     StartedHook,
 )
 from gridx.services.worker.sandbox.container import JOB_FOLDER, TMP
+from gridx.services.worker.sandbox.dialect import dialect_of
 from gridx.services.worker.sandbox.dialogue import Dialogue, Ending, judge, out_of_memory, outcome
-from gridx.services.worker.sandbox.engine import Engine, EngineAway, find_engine, lacks, warnings
+from gridx.services.worker.sandbox.engine import Engine, EngineAway, find_engine, lacks, remedy, warnings
 from gridx.services.worker.sandbox.place import Builder, Place
 from gridx.services.worker.sandbox.pool import Pool
 from gridx.services.worker.sandbox.runtimes import Listed, RuntimeImage, image_missing, list_runtimes
@@ -33,14 +35,15 @@ CLEANED: Final = (TMP, JOB_FOLDER, "/dev/shm", "/dev/mqueue")  # noqa: S108
 
 
 class DockerSandbox:
-    """Runs attempts in hardened containers.
+    """Runs attempts in hardened containers, of Docker or of Podman.
 
     Args:
         identity: the worker's own; labels its containers, and only those are ever removed.
+        data_path: the worker's data folder.
     """
 
-    def __init__(self, settings: WorkerSettings, *, identity: str) -> None:
-        self._settings, self._identity = settings, identity
+    def __init__(self, settings: WorkerSettings, *, identity: str, data_path: Path) -> None:
+        self._settings, self._identity, self._data_path = settings, identity, data_path
         self._listed = Listed((), ())
         self._looked_at = 0.0
         self._away = ""
@@ -52,7 +55,7 @@ class DockerSandbox:
             if reason := lacks(engine.facts):
                 raise EngineMissing(
                     f"Jobs cannot run in containers here: {reason}.",
-                    "Use an engine that runs as root, or cgroup version 2.",
+                    remedy(engine.facts),
                 )
             oci = self._settings.oci_runtime
             if oci and oci not in engine.facts.runtimes:
@@ -65,7 +68,8 @@ class DockerSandbox:
             self._looked_at = time.monotonic()
             if not self._listed.usable:
                 raise image_missing(self._listed)
-            self._builder = Builder(engine, self._identity, oci)
+            self._dialect = dialect_of(engine, self._data_path)
+            self._builder = Builder(engine, self._dialect, self._identity, oci)
             await self._builder.sweep()
         except BaseException:
             await engine.close()
@@ -97,7 +101,9 @@ class DockerSandbox:
                 "oci runtime": self._settings.oci_runtime or facts.default_runtime,
                 "places ready": str(self._pool.ready),
                 "places kept": str(self._pool.idle),
+                **self._dialect.notes,
             },
+            gpus=self._dialect.gpus,
         )
 
     async def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -31,6 +32,10 @@ CALL_WITHIN_S: Final = 60.0
 """For one call; an engine under load takes seconds to start a container."""
 PING_WITHIN_S: Final = 5.0
 CONNECT_WITHIN_S: Final = 5.0
+PODMAN_API: Final = "/v4.0.0/libpod"
+"""Podman's own API, at the socket at which it answers as Docker does."""
+PODMAN_SINCE: Final = (4, 3)
+"""Older ones cannot leave an image's environment out."""
 
 
 class EngineAway(SandboxBroken):
@@ -83,6 +88,19 @@ def _facts(version: dict[str, Any], info: dict[str, Any]) -> EngineFacts:
         limits_pids=bool(info.get("PidsLimit")),
         system=str(info.get("OSType") or "linux"),
         rootless="rootless" in names,
+    )
+
+
+def _delegated(facts: EngineFacts, info: dict[str, Any]) -> EngineFacts:
+    """Podman's facts with what its native API says: limits need control groups that are given to its user."""
+    host = info.get("host") or {}
+    controllers = set(host.get("cgroupControllers") or [])
+    return dataclasses.replace(
+        facts,
+        limits_memory=facts.limits_memory and "memory" in controllers,
+        limits_cpu=facts.limits_cpu and "cpu" in controllers,
+        limits_pids=facts.limits_pids and "pids" in controllers,
+        rootless=facts.rootless or bool((host.get("security") or {}).get("rootless")),
     )
 
 
@@ -173,6 +191,9 @@ def connect(candidate: Candidate) -> tuple[docker.APIClient, EngineFacts]:
     )
     try:
         facts = _facts(client.version(), client.info())
+        if facts.podman:
+            answer = client.get(f"{client.base_url}{PODMAN_API}/info", timeout=CONNECT_WITHIN_S)
+            facts = _delegated(facts, answer.json())
     except BaseException:
         client.close()
         raise
@@ -213,9 +234,10 @@ def unfit(facts: EngineFacts) -> str:
     if facts.system != "linux":
         return f"it runs {safetext.line(facts.system)} containers"
     if facts.podman:
-        # Seen with 4.3: it adds writable places to a read-only root file system, shares the IPC namespace,
-        # and takes the seccomp profile in another form. What is not exactly as it was asked for is not used.
-        return "Podman does not make containers exactly as they are asked for; Docker is needed"
+        numbers = facts.version.split(".")[:2]
+        if not all(number.isdigit() for number in numbers) or tuple(map(int, numbers)) < PODMAN_SINCE:
+            since = ".".join(map(str, PODMAN_SINCE))
+            return f"it is Podman {safetext.line(facts.version)}, and {since} or newer is needed"
     return ""
 
 
@@ -229,6 +251,19 @@ def lacks(facts: EngineFacts) -> str:
     }
     without = [name for name, there in needs.items() if not there]
     return f"the container engine has no {' and no '.join(without)}" if without else ""
+
+
+def remedy(facts: EngineFacts) -> str:
+    """What to type where an engine lacks something."""
+    if facts.rootless and facts.cgroup == 1:
+        return "An engine without root can set limits with cgroup version 2 only; use one that runs as root."
+    if facts.rootless:
+        return (
+            "This engine runs without root and was given no control groups. Type: sudo systemctl edit "
+            "user@.service, add the two lines [Service] and Delegate=cpu memory pids, and sign in again; "
+            "or use an engine that runs as root."
+        )
+    return "Use an engine that runs as root, on a kernel with seccomp and control groups."
 
 
 def warnings(facts: EngineFacts) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Reads the supervisor's frames; believes none of them further than a bound.
 
+The first may be a witness's (``witness.py``), all others are the supervisor's (``boot.py``).
+
 A supervisor that a job has taken over can send what it likes. Every frame is of a known kind, in the order
 that the conversation has, no longer than its kind allows, its numbers in range; anything else is a
 :class:`FrameError`, and what is buffered is never more than one frame.
@@ -31,6 +33,21 @@ class Ready(Struct, frozen=True, forbid_unknown_fields=True):
     protocol: int
     python: Annotated[str, Meta(pattern=r"\A3\.[0-9]{1,2}\Z")]
     pid: _Counter
+
+
+class Witnessed(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the container looks like from inside, before its supervisor starts; see ``witness.py``."""
+
+    pid: _Counter
+    status: dict[str, str]
+    namespaces: dict[str, str]
+    mounts: list[tuple[str, str, str, str]]
+    """Where, the mount's own options, the kind of file system, and the file system's options."""
+    hidden: list[str]
+    interfaces: list[str]
+    refused: dict[str, int]
+    limits: dict[str, str]
+    hostname: str
 
 
 class Began(Struct, frozen=True):
@@ -67,13 +84,18 @@ class End(Struct, frozen=True, forbid_unknown_fields=True):
     oom_kills: _Counter
 
 
-Frame = Ready | Began | Output | Usage | End
+Frame = Witnessed | Ready | Began | Output | Usage | End
 
-_LIMITS: Final = {b"R": 1024, b"S": 0, b"O": CHUNK, b"E": CHUNK, b"U": 1024, b"X": 8192}
+_LIMITS: Final = {b"W": CHUNK, b"R": 1024, b"S": 0, b"O": CHUNK, b"E": CHUNK, b"U": 1024, b"X": 8192}
 _STREAMS: Final[dict[bytes, Stream]] = {b"O": "stdout", b"E": "stderr"}
-_KINDS: Final[dict[bytes, type[Ready | Usage | End]]] = {b"R": Ready, b"U": Usage, b"X": End}
+_KINDS: Final[dict[bytes, type[Witnessed | Ready | Usage | End]]] = {
+    b"W": Witnessed,
+    b"R": Ready,
+    b"U": Usage,
+    b"X": End,
+}
 # What may come after what; a place that is used again goes from the end of one job to the next one.
-_NEXT: Final = {"": b"R", "R": b"S", "S": b"OEUX", "X": b"S"}
+_NEXT: Final = {"": b"WR", "W": b"R", "R": b"S", "S": b"OEUX", "X": b"S"}
 
 
 class FrameParser:
@@ -109,7 +131,7 @@ class FrameParser:
                 if len(self._buffer) < end:
                     break
                 frames.append(self._frame(kind, bytes(self._buffer[start + _HEADER : end])))
-                if kind in b"RSX":
+                if kind in b"WRSX":
                     self._state = kind.decode()
                 start = end
         finally:

@@ -64,7 +64,6 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any], facts: Engin
             check(f"HostConfig.{name}", None, host.get(name))
     check("Config.Volumes", None, config.get("Volumes"))
     check("Mounts", [], [mount for mount in found.get("Mounts") or [] if mount.get("Type") != "tmpfs"])
-    bad += [f"HostConfig.{name} is empty" for name in ("MaskedPaths", "ReadonlyPaths") if not host.get(name)]
     if (
         facts.has("apparmor")
         and found.get("AppArmorProfile") in ("", "unconfined", None)
@@ -74,6 +73,12 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any], facts: Engin
     if "Runtime" not in asked["HostConfig"] and host.get("Runtime") not in ("", None, facts.default_runtime):
         bad.append(f"HostConfig.Runtime is {_short(host.get('Runtime'))}")
     return bad
+
+
+def unmasked(found: Mapping[str, Any]) -> list[str]:
+    """The same for the paths of the kernel that Docker hides by itself, unless it was asked not to."""
+    host = found.get("HostConfig") or {}
+    return [f"HostConfig.{name} is empty" for name in ("MaskedPaths", "ReadonlyPaths") if not host.get(name)]
 
 
 def changed_limits(limits: Limits, found: Mapping[str, Any], facts: EngineFacts) -> list[str]:

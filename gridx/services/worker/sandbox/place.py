@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import docker.errors
-import requests.exceptions
 
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.attach import AttachedChannel
@@ -21,13 +20,12 @@ from gridx.services.worker.sandbox.container import (
     Limits,
     job_container,
     pause_container,
-    update_of,
 )
+from gridx.services.worker.sandbox.dialect import Dialect
 from gridx.services.worker.sandbox.dialogue import Line
 from gridx.services.worker.sandbox.engine import Engine, EngineAway
-from gridx.services.worker.sandbox.inspection import changed_limits, differences
+from gridx.services.worker.sandbox.inspection import changed_limits
 from gridx.services.worker.sandbox.runtimes import RuntimeImage
-from gridx.services.worker.sandbox.supervisor import greeting
 
 log = logging.getLogger("gridx.worker")
 
@@ -64,10 +62,13 @@ class Builder:
     """Makes and removes containers: each labelled, inspected before it starts, gone when making it failed.
 
     What this worker uses now is remembered; the sweep removes everything else with its label.
+
+    Args:
+        dialect: how this engine is spoken to.
     """
 
-    def __init__(self, engine: Engine, identity: str, oci_runtime: str) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, dialect: Dialect, identity: str, oci_runtime: str) -> None:
+        self.engine, self._dialect = engine, dialect
         self.identity, self._oci_runtime = identity, oci_runtime
         self._live: set[str] = set()
         self._being_made: set[str] = set()
@@ -128,9 +129,11 @@ class Builder:
                 )
             )
             await self.engine.call(self.engine.client.start, id)
-            await channel.send(greeting())
+            await channel.send(self._dialect.greeting())
             line = Line(channel)
             await line.ready()
+            if bad := self._dialect.doubts(asked, line.witnessed):
+                raise another(bad)
         except BaseException as error:
             if channel is not None:
                 channel.close()
@@ -140,25 +143,20 @@ class Builder:
             raise
         return Place(id, slot, image, limits, channel, line, gpus)
 
+    def fits(self, place: Place, limits: Limits) -> bool:
+        """Whether a place that waits has these limits or can be given them."""
+        return place.limits == limits or (
+            self._dialect.resizes and place.limits.bucket_mb == limits.bucket_mb
+        )
+
     async def resize(self, place: Place, limits: Limits) -> None:
         """Give a place that waits other limits, and see that the engine did it.
 
         Raises:
             SandboxBroken: it did not.
         """
-        client = self.engine.client
-        url = f"{client.base_url}/v{client.api_version}/containers/{place.id}/update"
-
-        def update() -> None:
-            # The SDK's own method knows neither NanoCpus nor PidsLimit.
-            answer = client.post(url, json=update_of(limits, self.engine.facts), timeout=client.timeout)
-            try:
-                answer.raise_for_status()
-            except requests.exceptions.HTTPError as error:
-                docker.errors.create_api_error_from_http_exception(error)
-
         try:
-            await self.engine.call(update)
+            await self.engine.call(self._dialect.update, place.id, limits)
         except docker.errors.NotFound:
             raise SandboxBroken("The sandbox's container has vanished.") from None
         bad = changed_limits(limits, await self.inspect(place.id), self.engine.facts)
@@ -173,7 +171,7 @@ class Builder:
             SandboxBroken: it does not know it.
         """
         try:
-            return await self.engine.call(self.engine.client.inspect_container, id)
+            return await self.engine.call(self._dialect.inspect, id)
         except docker.errors.NotFound:
             raise SandboxBroken("The sandbox's container has vanished.") from None
 
@@ -193,7 +191,7 @@ class Builder:
         """Remove a container with its volumes, whatever it does. False: the engine did not; a sweep will."""
         self._live.discard(id)
         try:
-            await self.engine.call(self.engine.client.remove_container, id, v=True, force=True)
+            await self.engine.call(self._dialect.remove, id)
         except docker.errors.NotFound:
             return True
         except SandboxBroken as error:
@@ -237,18 +235,22 @@ class Builder:
         name = f"gridx-{kind}-{secrets.token_hex(8)}"
         self._being_made.add(name)
         try:
-            made = await self.engine.call(self.engine.client.create_container_from_config, asked, name)
-            self._live.add(str(made["Id"]))
+            made = await self.engine.call(self._dialect.create, asked, name)
+            self._live.add(made)
         except docker.errors.NotFound:
             raise SandboxBroken("The runtime's image, or the slot's container, has vanished.") from None
         finally:
             self._being_made.discard(name)
-        return str(made["Id"])
+        return made
 
     async def _inspect(self, id: str, asked: dict[str, Any]) -> None:
-        bad = differences(asked, await self.inspect(id), self.engine.facts)
-        if bad:
-            raise SandboxBroken(
-                f"The engine made another container than it was asked for: {'; '.join(bad)}.",
-                "gridx doctor shows what this engine can do.",
-            )
+        if bad := self._dialect.differences(asked, await self.inspect(id)):
+            raise another(bad)
+
+
+def another(bad: list[str]) -> SandboxBroken:
+    """The error for a container that is not as it was asked for."""
+    return SandboxBroken(
+        f"The engine made another container than it was asked for: {'; '.join(bad)}.",
+        "gridx doctor shows what this engine can do.",
+    )

@@ -169,7 +169,7 @@ class Pool:
     ) -> Place | None:
         """The place used last of those that fit, taken out of the list; what has ended is removed."""
         for place in reversed(places.copy()):
-            if place.image.id != image.id or place.limits.bucket_mb != limits.bucket_mb:
+            if place.image.id != image.id or not self._builder.fits(place, limits):
                 continue
             if owner is not None and place.owner != owner:
                 continue
@@ -242,7 +242,7 @@ class Pool:
             )
             while True:
                 mine = [place for place in self._warm if place.image.id == image.id]
-                stale = [p for p in mine if p.limits.bucket_mb != wanted.bucket_mb or p.channel.ended]
+                stale = [p for p in mine if not self._builder.fits(p, wanted) or p.channel.ended]
                 if len(mine) - len(stale) >= self._settings.warm:
                     break
                 for place in stale:

@@ -11,8 +11,9 @@ from typing import Final
 
 from gridx.services.worker.sandbox.base import FLOOD_FACTOR, RunRequest
 
-# The fixed command of every sandbox: reads the supervisor from stdin and becomes it. So a runtime needs
-# nothing but Python, no file is mounted, and the supervisor is always of the worker's own version.
+# The fixed command of every sandbox: reads programs from stdin one after the other. The last, which stays, is
+# the supervisor. So a runtime needs nothing but Python, no file is mounted, and the supervisor is always of
+# the worker's own version.
 LOADER: Final = (
     "import os\n"
     "def take(n):\n"
@@ -22,7 +23,7 @@ LOADER: Final = (
     "        if not part: raise SystemExit\n"
     "        data += part\n"
     "    return data\n"
-    "exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec', dont_inherit=True))\n"
+    "while True: exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec', dont_inherit=True))\n"
 )
 
 MIN_FLOOD: Final = 1 << 16
@@ -36,6 +37,18 @@ def greeting() -> bytes:
     """What goes first into a new sandbox's stdin: the supervisor itself."""
     source = Path(__file__).with_name("boot.py").read_bytes()
     return struct.pack(">I", len(source)) + source
+
+
+@functools.cache
+def looking_greeting() -> bytes:
+    """The same with a look around ahead of it, whose frame comes before the supervisor's first."""
+    source = Path(__file__).with_name("witness.py").read_text("utf-8")
+    # In a namespace of its own, so that the supervisor finds its own empty.
+    program = (
+        f"exec(compile({source!r}, 'witness.py', 'exec', dont_inherit=True), {{'__name__': '__main__'}})"
+    )
+    encoded = program.encode()
+    return struct.pack(">I", len(encoded)) + encoded + greeting()
 
 
 @dataclass(frozen=True, slots=True)
