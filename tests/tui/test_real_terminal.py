@@ -49,7 +49,11 @@ class Terminal:
             self.tmux("send-keys", key)
 
     def sees(self, text: str) -> None:
-        wait_for(lambda: text in self.tmux("capture-pane", "-p"), text, 40)
+        try:
+            wait_for(lambda: text in self.tmux("capture-pane", "-p"), text, 40)
+        except BaseException:
+            print(self.tmux("capture-pane", "-p"))  # what it saw instead
+            raise
 
     def resize(self, columns: int, lines: int) -> None:
         self.tmux("resize-window", "-x", str(columns), "-y", str(lines))

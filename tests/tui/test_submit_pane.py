@@ -89,6 +89,28 @@ async def test_pasted_control_characters_do_not_get_in(grid, until):
         assert app.desk.submit.editor.text.startswith("ab\nc#")
 
 
+async def test_keys_that_arrive_at_once_are_taken_in_order(grid, until):
+    from textual.events import Key
+
+    typed = [("a", "a"), ("b", "b"), ("backspace", None), ("c", "c"), ("left", None), ("d", "d")]
+    async with grid.dashboard() as (app, pilot):
+        editor, field = app.desk.submit.editor, app.desk.submit.field("name")
+        await until(lambda: app.focused is editor, "the editor", 20)
+        editor.put("")
+        field.value = ""
+        for target in (editor, field):
+            target.focus()
+            await pilot.pause()
+            for key, character in typed:
+                app.post_message(Key(key, character))
+            await pilot.pause()
+        assert (editor.text, field.value) == ("adc", "adc")
+        for key, character in [("e", "e"), ("escape", None), ("6", "6"), ("x", "x")]:
+            app.post_message(Key(key, character))
+        await until(lambda: "Transfer credits" in picture(app), "what was typed after Escape", 20)
+        assert field.value == "adec"
+
+
 async def test_the_key_goes_first_to_an_editor_that_is_not_seen(grid, until):
     async with grid.dashboard(size=(80, 24)) as (app, pilot):
         await until(lambda: app.state.link.connected, "connected", 20)

@@ -116,7 +116,7 @@ class Finder(Static):
     def open(self) -> None:
         """Show it, and type into it."""
         self.add_class("-open")
-        self.field.focus()
+        self.screen.set_focus(self.field)  # at once: what is typed next belongs here
 
     def close(self) -> None:
         """Hide it, and forget what was typed."""

@@ -107,7 +107,7 @@ class Dashboard(Screen[None], Drawn):
         if self.is_current and (focused is None or not focused.display):
             entry = self.pane(next(name for name in self.recent if name in boxes)).entry
             if entry is not None:
-                entry.focus(scroll_visible=False)
+                self.set_focus(entry, scroll_visible=False)
         self._tabs()
 
     @on(Desk.Resized)
@@ -127,7 +127,7 @@ class Dashboard(Screen[None], Drawn):
         self.bring(name)
         entry = self.pane(name).entry
         if entry is not None:
-            entry.focus()
+            self.set_focus(entry)
 
     @on(events.DescendantFocus)
     def _focused(self, event: events.DescendantFocus) -> None:
@@ -320,13 +320,13 @@ class Dashboard(Screen[None], Drawn):
             if finder is not None and finder.opened:
                 finder.close()
                 if pane.entry is not None:
-                    pane.entry.focus()
+                    self.set_focus(pane.entry)
                 return
         if isinstance(focused, Editor | Field):
             if self.jobs.display:
-                self.jobs.table.focus()
+                self.set_focus(self.jobs.table)
             else:
-                self.submit.query_one("#run", Button).focus()
+                self.set_focus(self.submit.query_one("#run", Button))
         elif self.zoomed:
             self.action_zoom()
 

@@ -11,6 +11,7 @@ from textual.widgets.text_area import TextAreaTheme
 
 from gridx import safetext
 from gridx.tui.widgets.drawn import Drawn
+from gridx.tui.widgets.inorder import act_at_once
 
 _DARK: Final = {
     "keyword": "#c9a6ff",
@@ -93,8 +94,7 @@ class Editor(TextArea, Drawn):
         return len(text) - len(safe)
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key == "escape":
-            event.prevent_default()  # left to the screen, which knows where to go from here
+        await act_at_once(self, event)
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()

@@ -6,6 +6,7 @@ from textual import events
 from textual.widgets import Input
 
 from gridx import safetext
+from gridx.tui.widgets.inorder import act_at_once
 
 
 class Field(Input):
@@ -18,6 +19,9 @@ class Field(Input):
             safetext.line(value), placeholder=placeholder, password=password, id=id, compact=True
         )
         self.cursor_blink = False
+
+    async def _on_key(self, event: events.Key) -> None:
+        await act_at_once(self, event)
 
     def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
