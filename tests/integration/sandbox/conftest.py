@@ -101,7 +101,8 @@ def containers(sandbox: DockerSandbox) -> list[dict[str, Any]]:
     """What the engine has of this sandbox's worker."""
     import docker
 
-    client = docker.from_env()
+    address = sandbox._settings.engine
+    client = docker.DockerClient(address) if "podman" in address else docker.from_env()
     try:
         return client.api.containers(all=True, filters={"label": f"gridx.worker={sandbox._identity}"})
     finally:

@@ -144,6 +144,13 @@ def test_a_missing_engine_says_what_was_tried_and_what_to_type(reason, platform,
     assert hint in error.hint
 
 
+def test_a_podman_that_is_root_s_is_not_a_matter_of_docker_s_group():
+    denied = Tried(Candidate("unix:///run/podman/podman.sock", "Podman"), "permission denied")
+    hint = missing([denied], platform="linux").hint
+    assert "systemctl --user enable --now podman.socket" in hint
+    assert "docker" not in hint
+
+
 async def test_something_that_answers_and_is_no_engine_is_told_apart(tmp_path):
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

@@ -108,7 +108,12 @@ def missing(tried: Sequence[Tried], *, platform: str = sys.platform) -> EngineMi
     if others:
         places += f"; {others} other usual places: not there"
     denied = next((t for t in tried if t.reason == "permission denied"), None)
-    if denied is not None:
+    if denied is not None and "Podman" in denied.candidate.source:
+        hint = (
+            f"{denied.candidate.address.removeprefix('unix://')} is root's. For an engine of your own, type: "
+            "systemctl --user enable --now podman.socket"
+        )
+    elif denied is not None:
         hint = (
             f"This user may not open {denied.candidate.address.removeprefix('unix://')}. "
             "Type: sudo usermod -aG docker $USER, then sign in again."
@@ -121,8 +126,8 @@ def missing(tried: Sequence[Tried], *, platform: str = sys.platform) -> EngineMi
         hint = "Install and start Docker Desktop."
     else:
         hint = (
-            "Type: sudo systemctl start docker. If there is no engine: sudo apt install docker.io, "
-            "or your system's docker package."
+            "Type: sudo systemctl start docker, or with Podman: systemctl --user enable --now podman.socket. "
+            "If there is no engine: sudo apt install docker.io, or your system's docker or podman package."
         )
     return EngineMissing(
         f"No container engine answers. Tried: {places}.",

@@ -16,6 +16,7 @@ from gridx.services.worker.sandbox.attach import AttachedChannel
 from gridx.services.worker.sandbox.container import (
     LABEL_ATTEMPT,
     LABEL_JOB,
+    LABEL_KIND,
     LABEL_WORKER,
     Limits,
     job_container,
@@ -70,7 +71,8 @@ class Builder:
     def __init__(self, engine: Engine, dialect: Dialect, identity: str, oci_runtime: str) -> None:
         self.engine, self._dialect = engine, dialect
         self.identity, self._oci_runtime = identity, oci_runtime
-        self._live: set[str] = set()
+        # In the order they were made, so that what stands on a slot is removed before it.
+        self._live: dict[str, None] = {}
         self._being_made: set[str] = set()
 
     async def make_slot(self, image: RuntimeImage) -> Slot:
@@ -189,7 +191,7 @@ class Builder:
 
     async def remove(self, id: str) -> bool:
         """Remove a container with its volumes, whatever it does. False: the engine did not; a sweep will."""
-        self._live.discard(id)
+        self._live.pop(id, None)
         try:
             await self.engine.call(self._dialect.remove, id)
         except docker.errors.NotFound:
@@ -212,7 +214,7 @@ class Builder:
         )
         orphans = [
             str(container["Id"])
-            for container in found
+            for container in sorted(found, key=_is_slot)
             if container["Id"] not in self._live
             and not self._being_made.intersection(name.removeprefix("/") for name in container["Names"] or [])
         ]
@@ -220,12 +222,13 @@ class Builder:
 
     async def remove_all(self) -> None:
         """Remove everything that this worker uses, whatever it does."""
-        for id in list(self._live):
+        for id in reversed(list(self._live)):
             await self.remove(id)
 
     def forget(self, *ids: str) -> None:
         """Use these containers no more, without a word to the engine; a sweep removes them. None: all."""
-        self._live.difference_update(ids or list(self._live))
+        for id in ids or list(self._live):
+            self._live.pop(id, None)
 
     def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {LABEL_WORKER: self.identity, LABEL_JOB: "", LABEL_ATTEMPT: "", **labels}
@@ -236,7 +239,7 @@ class Builder:
         self._being_made.add(name)
         try:
             made = await self.engine.call(self._dialect.create, asked, name)
-            self._live.add(made)
+            self._live[made] = None
         except docker.errors.NotFound:
             raise SandboxBroken("The runtime's image, or the slot's container, has vanished.") from None
         finally:
@@ -246,6 +249,11 @@ class Builder:
     async def _inspect(self, id: str, asked: dict[str, Any]) -> None:
         if bad := self._dialect.differences(asked, await self.inspect(id)):
             raise another(bad)
+
+
+def _is_slot(container: Mapping[str, Any]) -> bool:
+    """Sorts slots last: an engine may refuse to remove what another container stands on."""
+    return (container.get("Labels") or {}).get(LABEL_KIND) == "pause"
 
 
 def another(bad: list[str]) -> SandboxBroken:

@@ -262,7 +262,7 @@ def in_docker_s_words(native: Mapping[str, Any]) -> dict[str, Any]:
     ]
     log = host.get("LogConfig") or {}
     host["LogConfig"] = {"Type": log.get("Type"), "Config": log.get("Config") or {}}
-    host["Runtime"] = native.get("OCIRuntime")
+    host["Runtime"] = native.get("OCIRuntime") or "not told"
     return {
         **native,
         "Image": f"sha256:{native.get('Image')}",
