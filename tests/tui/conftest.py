@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,11 @@ from gridx.tui.logbook import Logbook
 def picture(app: GridApp) -> str:
     """What the terminal shows, line by line."""
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+async def shown(app: GridApp, until: Callable[..., Awaitable[object]], what: str) -> None:
+    """Wait until the terminal shows a text."""
+    await until(lambda: what in picture(app), what, 20)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tui.conftest import picture
+from tests.tui.conftest import picture, shown
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ async def test_one_key_runs_the_sample_and_shows_its_output(grid, until, size, k
     await grid.worker()
     async with grid.dashboard(size=size) as (app, pilot):
         await until(lambda: app.state.link.connected and app.state.machines, "connected", 20)
-        assert "A sample job" in picture(app)
+        await shown(app, until, "A sample job")
         await pilot.press(key)
         await until(lambda: "step 5 of 5" in picture(app), "the output", 20)
         await until(lambda: "succeeded" in picture(app), "the end", 20)
@@ -44,5 +44,5 @@ async def test_letters_typed_into_the_program_are_letters(grid, until):
 async def test_the_first_hint_says_what_to_press(grid, until):
     async with grid.dashboard() as (app, _pilot):
         await until(lambda: app.state.link.connected, "connected", 20)
-        assert "F5 runs the program in the editor" in picture(app)
+        await shown(app, until, "F5 runs the program in the editor")
         await until(lambda: "F5 Run" in picture(app).splitlines()[-1], "the line of keys", 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gridx.messages import JobState
 from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.screens.job import JobScreen
-from tests.tui.conftest import picture, program
+from tests.tui.conftest import picture, program, shown
 
 
 async def test_jobs_are_listed_with_state_and_why_they_wait(grid, ann, until):
@@ -43,7 +43,7 @@ async def test_the_filter_narrows_as_one_types_and_escape_clears_it(grid, ann, u
         assert len(table.keys) == 3
         assert app.focused is table
         await pilot.press("slash", *"state:zzz")
-        assert "no state zzz" in picture(app)
+        await shown(app, until, "no state zzz")
 
 
 async def test_a_filter_finds_jobs_that_were_not_read_yet(grid, ann, until):
@@ -62,10 +62,10 @@ async def test_sorting_by_key_and_by_a_click_on_the_header(grid, ann, until):
     async with grid.dashboard() as (app, pilot):
         table = app.desk.jobs.table
         await until(lambda: list(table.keys) == [2, 1], "newest first", 20)
-        assert "id↓" in picture(app)
+        await shown(app, until, "id↓")
         await pilot.press("escape", "S")
         assert list(table.keys) == [1, 2]
-        assert "id↑" in picture(app)
+        await shown(app, until, "id↑")
         await pilot.press("s", "s")
         assert app.desk.jobs.sort == "name"
         assert list(table.keys) == [2, 1]
@@ -81,7 +81,7 @@ async def test_pages_before_the_newest_can_be_reached(grid, ann, until, monkeypa
     async with grid.dashboard() as (app, pilot):
         table = app.desk.jobs.table
         await until(lambda: list(table.keys) == [5, 4], "the newest page", 20)
-        assert "] older" in picture(app)
+        await shown(app, until, "] older")
         await pilot.press("escape", "right_square_bracket")
         await until(lambda: list(table.keys) == [3, 2], "the page before", 20)
         await pilot.press("right_square_bracket")
@@ -98,8 +98,8 @@ async def test_cancel_asks_with_no_in_focus_and_wants_another_key(grid, ann, unt
         await until(lambda: app.desk.jobs.table.keys, "the job", 20)
         await pilot.press("escape", "c")
         await until(lambda: isinstance(app.screen, ConfirmScreen), "the question", 20)
-        assert f"Cancel job {job.id}, long one?" in picture(app)
-        assert "credits held for it" in picture(app)
+        await shown(app, until, f"Cancel job {job.id}, long one?")
+        await shown(app, until, "credits held for it")
         await pilot.press("c", "enter")
         await pilot.pause()
         assert (await ann.job(job.id)).state is JobState.QUEUED
@@ -121,7 +121,7 @@ async def test_retry_and_edit_make_a_job_of_an_ended_one(grid, ann, until):
         await until(lambda: app.desk.submit.editor.text == "print('first')", "in the editor", 20)
         assert app.desk.submit.field("cpus").value == "0.25"
         assert app.focused is app.desk.submit.editor
-        assert "from job 2" in picture(app)
+        await shown(app, until, "from job 2")
 
 
 async def test_a_job_that_runs_is_not_retried(grid, ann, until):

@@ -10,7 +10,7 @@ from gridx.messages import Gpu, GpuSample, MachineSample, Offer, Worker
 from gridx.tui.machine import draw
 from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.state import History
-from tests.tui.conftest import picture, program
+from tests.tui.conftest import picture, program, shown
 
 SAMPLE = MachineSample(
     cpu_percent=[10.0, 90.0, 50.0, 0.0],
@@ -53,7 +53,7 @@ async def test_the_monitor_shows_this_machine_and_every_worker(grid, until):
     async with grid.dashboard(size=(200, 60)) as (app, _pilot):
         await until(lambda: "memory" in picture(app) and "GiB of" in picture(app), "this machine", 20)
         await until(lambda: picture(app).count("lab-one") >= 2, "the worker", 20)
-        assert "this machine" in picture(app)
+        await shown(app, until, "this machine")
 
 
 async def test_a_sample_that_is_old_is_called_stale(grid, until):
@@ -112,7 +112,7 @@ async def test_pause_and_drain_ask_and_resume_does_not(grid, until):
         await until(lambda: app.state.machines, "the worker", 20)
         await pilot.press("escape", "5", "p")
         await until(lambda: isinstance(app.screen, ConfirmScreen), "the question", 20)
-        assert "Pause worker 1, lab-one?" in picture(app)
+        await shown(app, until, "Pause worker 1, lab-one?")
         await pilot.press("y")
         await until(lambda: app.state.machines[1].worker.state == "paused", "paused", 20)
         await until(lambda: "□ paused" in picture(app), "shown", 20)
@@ -187,7 +187,7 @@ async def test_the_log_is_shown_by_level_and_searched(grid, until):
         await until(
             lambda: "W " in picture(app) and "something [b]odd[/]  happened" in picture(app), "the line", 20
         )
-        assert "info and above" in picture(app)
+        await shown(app, until, "info and above")
         await pilot.press("v", "v")
         await until(lambda: "error and above" in picture(app), "errors only", 20)
         assert "something" not in app.desk.pane("log").view.text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tui.conftest import picture, program
+from tests.tui.conftest import picture, program, shown
 
 CHATTY = """
 import sys, time
@@ -17,10 +17,6 @@ print("the end")
 """
 
 
-async def shown(app, until, what: str) -> None:
-    await until(lambda: what in picture(app), what, 20)
-
-
 async def test_output_is_live_and_its_streams_are_told_apart(grid, ann, until):
     await grid.worker()
     async with grid.dashboard() as (app, _pilot):
@@ -31,9 +27,9 @@ async def test_output_is_live_and_its_streams_are_told_apart(grid, ann, until):
             )
         )
         await shown(app, until, "▌ two")
-        assert "  one" in picture(app)
+        await shown(app, until, "  one")
         assert not app.state.jobs[1].state.ended
-        assert "FOLLOW" in picture(app)
+        await shown(app, until, "FOLLOW")
 
 
 async def test_what_was_written_before_is_read_whole(grid, ann, until):
@@ -41,11 +37,10 @@ async def test_what_was_written_before_is_read_whole(grid, ann, until):
     job = await ann.submit(program(CHATTY))
     await ann.wait(job.id)
     async with grid.dashboard() as (app, _pilot):
-        await shown(app, until, "the end")
-        text = app.desk.output.view.text()
-        assert "to stdout" in text and "to stderr" in text
+        text = app.desk.output.view.text
+        await until(lambda: all(part in text() for part in ("to stdout", "to stderr", "the end")), "all", 20)
         assert [f"line {n}" for n in range(200)] == [
-            line for line in text.splitlines() if line.startswith("line")
+            line for line in text().splitlines() if line.startswith("line")
         ]
 
 
@@ -57,10 +52,10 @@ async def test_following_stops_when_one_goes_up_and_starts_again_at_the_end(grid
         await pilot.press("escape", "3", "k")
         await shown(app, until, "PAUSED")
         await pilot.press("g")
-        assert "to stdout" in picture(app)
+        await shown(app, until, "to stdout")
         await pilot.press("f")
         await shown(app, until, "FOLLOW")
-        assert "the end" in picture(app)
+        await shown(app, until, "the end")
         await ann.cancel(job.id)
 
 
@@ -73,10 +68,10 @@ async def test_searching_marks_and_goes_from_place_to_place(grid, ann, until):
         await pilot.press("escape", "3", "slash", *"LINE 12")
         await shown(app, until, "11 lines")
         await pilot.press("enter")
-        assert "line 12" in picture(app)
+        await shown(app, until, "line 12")
         for _ in range(3):
             await pilot.press("n")
-        assert "line 122" in picture(app)
+        await shown(app, until, "line 122")
         await pilot.press("escape")
         assert "11 lines" not in picture(app)
 

@@ -12,7 +12,7 @@ from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.screens.help import HelpScreen
 from gridx.tui.screens.sign_in import SignInScreen
 from gridx.tui.themes import DARK, LIGHT
-from tests.tui.conftest import Here, picture, program
+from tests.tui.conftest import Here, picture, program, shown
 
 
 async def test_signing_in_says_what_went_wrong_and_goes_on(grid, until):
@@ -36,7 +36,7 @@ async def test_signing_in_says_what_went_wrong_and_goes_on(grid, until):
         screen._field("url").value = grid.coordinator.http_url
         await pilot.press("f6")
         await until(lambda: app.screen is app.desk and app.state.link.connected, "signed in", 20)
-        assert "carol" in picture(app)
+        await shown(app, until, "carol")
         assert saved and saved[0][0] == grid.coordinator.http_url
 
 
@@ -63,11 +63,11 @@ async def test_help_is_made_from_the_bindings_in_force(grid, until):
         await until(lambda: app.state.link.connected, "connected", 20)
         await pilot.press("escape", "question_mark")
         await until(lambda: isinstance(app.screen, HelpScreen), "the help", 20)
-        shown = picture(app)
-        assert "Cancel the chosen job; asks first." in shown and "Give credits" not in shown
+        text = picture(app)
+        assert "Cancel the chosen job; asks first." in text and "Give credits" not in text
         await pilot.press("escape", "6", "question_mark")
         await pilot.pause()
-        assert "Give credits to another user." in picture(app)
+        await shown(app, until, "Give credits to another user.")
 
 
 async def test_the_palette_does_what_the_keys_do(grid, until):
@@ -88,8 +88,8 @@ async def test_quit_asks_while_jobs_run_here_and_names_the_consequence(grid, unt
         await until(lambda: app.state.link.connected, "connected", 20)
         await pilot.press("ctrl+q")
         await until(lambda: isinstance(app.screen, ConfirmScreen), "the question", 20)
-        assert "Quit while 2 jobs run on this machine?" in picture(app)
-        assert "They are given back." in picture(app)
+        await shown(app, until, "Quit while 2 jobs run on this machine?")
+        await shown(app, until, "They are given back.")
         await pilot.press("enter")
         await pilot.pause()
         assert app.is_running
@@ -114,7 +114,7 @@ async def test_a_lost_connection_is_told_and_everything_comes_back(grid, ann, un
         port = int(grid.coordinator.http_url.rpartition(":")[2])
         await grid.coordinator.stop()
         await until(lambda: "disconnected since" in picture(app), "told", 20)
-        assert "queued" in picture(app)
+        await shown(app, until, "queued")
         section = grid.settings.coordinator
         settings = msgspec.structs.replace(
             grid.settings, coordinator=msgspec.structs.replace(section, http_port=port)
@@ -130,7 +130,7 @@ async def test_pausing_stops_the_screen_and_going_on_catches_up(grid, ann, until
     async with grid.dashboard() as (app, pilot):
         await until(lambda: app.state.link.connected, "connected", 20)
         await pilot.press("escape", "p")
-        assert "PAUSED" in picture(app)
+        await shown(app, until, "PAUSED")
         await ann.submit(program("print(1)"))
         await until(lambda: app.state.jobs, "known", 20)
         await pilot.pause(0.5)
@@ -158,7 +158,7 @@ async def test_every_pane_can_be_reached_at_every_size(grid, until, size):
             await pilot.press("escape", str(number))
             await pilot.pause()
             assert app.desk.pane(name).display
-            assert f"{number} {title}" in picture(app)
+            await shown(app, until, f"{number} {title}")
             assert name == app.desk._pane_of(app.focused).NAME
         await pilot.press("tab", "shift+tab", "z", "z")
         assert all(len(line) == size[0] for line in picture(app).splitlines())
@@ -190,7 +190,7 @@ async def test_keys_of_the_configuration_are_in_force_and_in_the_help(grid, ann,
     async with grid.dashboard(settings=settings) as (app, pilot):
         await until(lambda: app.desk.jobs.table.keys, "the job", 20)
         assert not app.current_theme.dark
-        assert "Run (F9)" in picture(app)
+        await shown(app, until, "Run (F9)")
         await pilot.press("escape", "c")
         assert app.screen is app.desk
         await until(lambda: "X Cancel" in picture(app).splitlines()[-1], "the line of keys", 20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gridx.credits import MICROCREDITS
 from gridx.tui.screens.history import HistoryScreen
-from tests.tui.conftest import picture, program
+from tests.tui.conftest import picture, program, shown
 
 
 async def test_price_and_balance_follow_what_is_typed(grid, until):
@@ -41,7 +41,7 @@ async def test_what_the_coordinator_refuses_is_shown_at_its_field(grid, until):
         field = app.desk.submit.field("gpus")
         field.value = "999"
         await until(lambda: field.has_class("-wrong"), "marked", 20)
-        assert "gpus" in picture(app)
+        await shown(app, until, "gpus")
 
 
 async def test_a_file_is_opened_and_a_bad_one_says_why(grid, until, tmp_path):
