@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest_asyncio
 
 from gridx.errors import EngineMissing, SandboxBroken
 from gridx.services.worker.sandbox import dialect, podman
+from gridx.services.worker.sandbox.container import job_container, limits_of
 from gridx.services.worker.sandbox.podman import PodmanDialect
 
 from .own_podman import IMAGE, OwnPodman, cannot
@@ -207,23 +209,45 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("said", [*TOLD, *SEEN])
-async def test_a_container_that_is_not_as_it_was_asked_for_has_no_job(box, containers_of, monkeypatch, said):
-    started = []
+def telling(monkeypatch, changes):
+    """From now on the engine is told something else than was asked for; None: not told at all."""
 
     def changed(client, path, body):
         if body["labels"]["gridx.kind"] == "job":
-            body = {**body, **{**TOLD, **SEEN}[said]}
-            body = {name: value for name, value in body.items() if value is not None}
+            body = {name: value for name, value in {**body, **changes}.items() if value is not None}
         return dialect.post(client, path, body)
 
-    def start(*arguments):
-        started.append(arguments)
-        return begin(*arguments)
-
-    client = box.sandbox._engine.client
-    begin = client.start
     monkeypatch.setattr(podman, "post", changed)
+
+
+@pytest.mark.parametrize("field", TOLD)
+async def test_what_the_engine_tells_of_another_container_gives_it_away(
+    box, containers_of, monkeypatch, field
+):
+    builder, (image,) = box.sandbox._builder, box.sandbox._listed.usable
+    speaker, facts = builder._dialect, builder.engine.facts
+    (await box.run("print(1)")).ok()
+    slot = next(c["Id"] for c in containers_of(box.sandbox) if c["Labels"]["gridx.kind"] == "pause")
+    asked = job_container(image, limits_of(128, 1000, 64), facts, pause_id=slot, labels={})
+    telling(monkeypatch, TOLD[field])
+    id = speaker.create(asked, f"gridx-test-{secrets.token_hex(8)}")
+    try:
+        assert any(bad.startswith(field.strip()) for bad in speaker.differences(asked, speaker.inspect(id)))
+    finally:
+        speaker.remove(id)
+
+
+@pytest.mark.parametrize("said", ["HostConfig.CapDrop", *SEEN])
+async def test_a_container_that_is_not_as_it_was_asked_for_has_no_job(box, containers_of, monkeypatch, said):
+    client = box.sandbox._engine.client
+    begun = []
+    begin = client.start
+
+    def start(id):
+        begun.append(id)
+        begin(id)
+
+    telling(monkeypatch, {**TOLD, **SEEN}[said])
     monkeypatch.setattr(client, "start", start)
     before = {c["Id"] for c in containers_of(box.sandbox) if c["Labels"]["gridx.kind"] == "job"}
     with pytest.raises(SandboxBroken, match=said):
@@ -231,9 +255,8 @@ async def test_a_container_that_is_not_as_it_was_asked_for_has_no_job(box, conta
     after = {c["Id"] for c in containers_of(box.sandbox) if c["Labels"]["gridx.kind"] == "job"}
     assert after <= before
     assert not box.started.is_set()
-    if said in TOLD:
-        # Nothing was started but the slot's container.
-        assert len(started) <= 1
+    # What is told is refused before it starts: only its slot did.
+    assert len(begun) <= (1 if said in TOLD else 3)
 
 
 async def test_a_container_in_which_nobody_could_look_has_no_job(box, monkeypatch):
