@@ -80,7 +80,7 @@ async def measure(store: Store, jobs: int, flight: int, batch: int) -> None:
             made = await store.submit(ann.id, [JOB] * batch, max_queued=10**9)
             placed = await store.assign([NewAttempt(job.id, worker.id, (), "default") for job in made.jobs])
             ids = [attempt.id for attempt in placed if attempt]
-            await asyncio.gather(*(store.start_attempt(id_, mono_ms=0, runtime="default") for id_ in ids))
+            await asyncio.gather(*(store.start_attempt(id_, runtime="default") for id_ in ids))
             await store.append_output([OutputChunk(id_, "stdout", 0, b"hello\n") for id_ in ids])
             await asyncio.gather(*(store.finish_attempt(id_, END) for id_ in ids))
 

@@ -140,10 +140,9 @@ async def test_the_coordinator_killed_under_load_loses_nothing_that_it_accepted(
     assert set(states.values()) == {JobState.SUCCEEDED}
     for id in accepted:
         receipt = await ann.receipt(id)
-        # A run that began and ended while the coordinator was away was measured as 0 ms: nothing is charged.
         ends = [attempt for attempt in receipt.attempts if attempt.state is AttemptState.SUCCEEDED]
         assert len(ends) == 1
-        assert sum(attempt.charge for attempt in receipt.attempts) == ends[0].charge == receipt.charge
+        assert sum(attempt.charge for attempt in receipt.attempts) == ends[0].charge == receipt.charge > 0
         assert receipt.hold == receipt.charge + receipt.released
     admin = await people("admin", processes.admin_password)
     report = await admin.audit()

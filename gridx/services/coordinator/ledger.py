@@ -124,8 +124,8 @@ def charged_ms(coordinator_ms: int | None, worker_ms: int, timeout_s: int) -> in
     """The milliseconds that are charged: the smallest of three, and never below zero.
 
     Args:
-        coordinator_ms: from ``started`` to ``finished`` on the coordinator's monotonic clock; None when it
-            cannot say (the machine booted in between).
+        coordinator_ms: the lease, from the assignment to ``finished``, on the coordinator's monotonic clock;
+            None when it cannot say (the machine booted in between).
         worker_ms: the worker's own figure; it counts only downward, which a worker has no interest to abuse.
         timeout_s: what was held for.
     """

@@ -27,8 +27,6 @@ class Live:
         lease_until: when the attempt stops being the worker's without a sign of life.
         weight: what it costs in an hour, in microcredits.
         accepted: the worker said that it has it.
-        started_ms: when its program began, in milliseconds; None when it has not, or when that was before
-            this machine's last boot.
         asked: what the worker was asked for; it has until ``give_up_at`` to do it.
         stored: bytes of each stream that are in the store.
         inbox: frames of its worker that wait for the one before, with their arrival.
@@ -43,7 +41,6 @@ class Live:
     weight: float
     accepted: bool = False
     started: bool = False
-    started_ms: int | None = None
     running_since: float = 0.0
     asked: Ask | None = None
     give_up_at: float = float("inf")

@@ -68,6 +68,17 @@ async def test_the_charge_is_the_smallest_of_three(engine, ann, bob):
         assert (await engine.jobs.receipt(ann, job.id)).attempts[0].charged_ms == charged_ms
 
 
+async def test_a_run_of_which_a_broken_line_told_only_at_its_end_is_paid(engine, ann, bob):
+    worker = await engine.worker(bob)
+    job = await engine.submit(ann, timeout_s=60)
+    [attempt] = await engine.assigned(worker)
+    engine.clock.seconds += 30
+    worker.start(attempt.attempt_id)
+    worker.finish(attempt.attempt_id, wall_ms=20_000)
+    await engine.state(ann, job.id, JobState.SUCCEEDED)
+    assert (await engine.jobs.receipt(ann, job.id)).attempts[0].charged_ms == 20_000
+
+
 async def test_everything_about_an_attempt_may_come_in_one_message(engine, ann, make_spec):
     worker = await engine.worker(ann)
     job = await engine.submit(ann)

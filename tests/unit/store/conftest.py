@@ -86,7 +86,7 @@ class Grid:
         """A job that runs, and its attempt's id."""
         job = await self.submit(**changes)
         attempt_id = await self.assign(job.id)
-        running = await self.store.start_attempt(attempt_id, mono_ms=5000, runtime="default")
+        running = await self.store.start_attempt(attempt_id, runtime="default")
         assert running is not None
         return running, attempt_id
 

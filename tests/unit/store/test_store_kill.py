@@ -33,7 +33,7 @@ LOAD = textwrap.dedent(
                 made = (await store.submit(ann.id, [job], max_queued=10**6)).jobs[0]
                 print("submitted", made.id, flush=True)
                 (attempt,) = await store.assign([NewAttempt(made.id, worker.id, (), "default")])
-                await store.start_attempt(attempt.id, mono_ms=0, runtime="default")
+                await store.start_attempt(attempt.id, runtime="default")
                 await store.finish_attempt(attempt.id, end)
                 print("finished", made.id, flush=True)
 

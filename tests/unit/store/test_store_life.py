@@ -30,9 +30,9 @@ async def test_what_a_step_returns_is_what_a_read_returns(grid):
     assert await store.job(job.id) == job
     (attempt,) = await store.assign([NewAttempt(job.id, grid.worker.id, ("GPU-1", "GPU-2"), "default")])
     assert await store.attempt(attempt.id) == attempt
-    assert await store.start_attempt(attempt.id, mono_ms=7, runtime="other") == await store.job(job.id)
+    assert await store.start_attempt(attempt.id, runtime="other") == await store.job(job.id)
     started = await store.attempt(attempt.id)
-    assert (started.started_mono_ms, started.boot_id, started.runtime) == (7, store.boot_id, "other")
+    assert (started.boot_id, started.runtime) == (store.boot_id, "other")
     assert await store.live_attempts() == [(started, await store.job(job.id))]
     assert await store.requeue_attempt(
         attempt.id, AttemptState.BROKEN, "out of disk", fault=True
@@ -46,13 +46,13 @@ async def test_what_a_step_returns_is_what_a_read_returns(grid):
 
 async def test_a_second_word_of_the_same_thing_changes_nothing(grid):
     _, attempt_id = await grid.run()
-    assert await grid.store.start_attempt(attempt_id, mono_ms=9, runtime="default") is None
+    assert await grid.store.start_attempt(attempt_id, runtime="default") is None
     assert await grid.store.finish_attempt(attempt_id, grid.end()) is not None
     before = await grid.store.balances()
     for late in (grid.end(), grid.end(AttemptState.FAILED, charge=100)):
         assert await grid.store.finish_attempt(attempt_id, late) is None
     assert await grid.store.requeue_attempt(attempt_id, AttemptState.LOST, "", fault=True) is None
-    assert await grid.store.start_attempt(attempt_id, mono_ms=9, runtime="default") is None
+    assert await grid.store.start_attempt(attempt_id, runtime="default") is None
     assert await grid.store.balances() == before
     await grid.sound()
 
@@ -63,7 +63,7 @@ async def test_a_stale_attempt_is_fenced_and_the_newer_one_is_paid(grid):
     assert (queued.state, queued.faults, queued.started_at) == (JobState.QUEUED, 1, None)
     new = await grid.assign(job.id)
     assert new > old
-    assert await grid.store.start_attempt(old, mono_ms=1, runtime="default") is None
+    assert await grid.store.start_attempt(old, runtime="default") is None
     assert await grid.store.finish_attempt(old, grid.end(charge=100)) is None
     done = await grid.store.finish_attempt(new, grid.end(charge=30))
     assert done.job.charge == 30
@@ -175,7 +175,7 @@ async def test_a_job_that_starts_while_it_is_being_cancelled_stays_so_and_is_cha
     job = await grid.submit()
     attempt_id = await grid.assign(job.id)
     await grid.store.cancel(job.id, "Cancelled by ann.")
-    started = await grid.store.start_attempt(attempt_id, mono_ms=1, runtime="default")
+    started = await grid.store.start_attempt(attempt_id, runtime="default")
     assert started.state is JobState.CANCELLING
     assert (await grid.store.attempt(attempt_id)).state is AttemptState.RUNNING
     await grid.store.finish_attempt(attempt_id, grid.end(AttemptState.CANCELLED, charge=5))

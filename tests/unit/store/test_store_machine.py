@@ -121,7 +121,7 @@ class Books(RuleBasedStateMachine):
     @rule(attempt=attempts)
     def start(self, attempt):
         expected = self.is_current(attempt) and self.do(self.store.attempt(attempt)).started_at is None
-        started = self.do(self.store.start_attempt(attempt, mono_ms=1, runtime="default"))
+        started = self.do(self.store.start_attempt(attempt, runtime="default"))
         assert (started is not None) == expected
 
     @rule(attempt=attempts, data=st.binary(max_size=20), offset=st.integers(0, 10))

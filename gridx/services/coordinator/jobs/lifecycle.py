@@ -178,8 +178,7 @@ class Lifecycle:
             if isinstance(frame, Started) and not live.started:
                 live.started = True
                 live.running_since = at
-                live.started_ms = int(at * 1000)
-                begin = Begin(live.started_ms, self._store.boot_id, frame.runtime)
+                begin = Begin(frame.runtime)
         outputs = [frame for frame, _ in frames if isinstance(frame, Output)]
         over = any(isinstance(frame, Finished) for frame, _ in frames)
         if begin is not None and outputs and not over:
@@ -195,7 +194,7 @@ class Lifecycle:
     async def _start(self, live: Live, begin: Begin) -> None:
         record = await self._patiently(
             live,
-            lambda: self._store.start_attempt(live.id, mono_ms=begin.mono_ms, runtime=begin.runtime),
+            lambda: self._store.start_attempt(live.id, runtime=begin.runtime),
         )
         if record is not None and self._fleet.live(live.id) is live:
             live.job = record
@@ -280,7 +279,8 @@ class Lifecycle:
             reason = reason or f"ran longer than its limit of {job.timeout_s} s"
         else:
             attempt_state = AttemptState(frame.outcome)
-        measured = None if live.started_ms is None else int(at * 1000) - live.started_ms
+        same_boot = live.attempt.boot_id == self._store.boot_id
+        measured = int(at * 1000) - live.attempt.assigned_mono_ms if same_boot else None
         charged_ms = ledger.charged_ms(measured, frame.wall_ms, job.timeout_s) if live.started else 0
         cost = ledger.cost(job.prices, job.cpu_millis, job.memory_mb, job.gpus, charged_ms)
         paid = ledger.settlement(job.hold, cost, job.prices.fee_ppm)

@@ -136,9 +136,8 @@ class Jobs(WorkerSide):
         live.running_since = now
         if attempt.started_at is not None:
             live.started = live.accepted = True
-            if attempt.boot_id == self._store.boot_id and attempt.started_mono_ms is not None:
-                live.started_ms = attempt.started_mono_ms
-                live.running_since = attempt.started_mono_ms / 1000
+            if attempt.boot_id == self._store.boot_id:
+                live.running_since = attempt.assigned_mono_ms / 1000
         if job.state is JobState.CANCELLING:
             live.asked = Ask.CANCEL
             live.give_up_at = now + 2 * self._lease_s

@@ -33,8 +33,9 @@ def one_of(states: Iterable[StrEnum]) -> str:
 
 LIVE = select_live(one_of(LIVE_ATTEMPTS), one_of(LIVE_JOBS))
 _ASSIGN_ATTEMPT = (
-    "INSERT INTO attempts (job_id, number, worker_id, state, gpus, runtime, assigned_at)"
-    " SELECT id, attempts + 1, ?, 'assigned', ?, ?, ? FROM jobs WHERE id = ? AND state = 'queued'"
+    "INSERT INTO attempts"
+    " (job_id, number, worker_id, state, gpus, runtime, assigned_at, assigned_mono_ms, boot_id)"
+    " SELECT id, attempts + 1, ?, 'assigned', ?, ?, ?, ?, ? FROM jobs WHERE id = ? AND state = 'queued'"
     " RETURNING id, number"
 )
 _ASSIGN_JOB = (
@@ -42,7 +43,7 @@ _ASSIGN_JOB = (
     " WHERE id = ? AND state = 'queued' RETURNING user_id"
 )
 _START_ATTEMPT = (
-    "UPDATE attempts SET state = 'running', started_at = ?, started_mono_ms = ?, boot_id = ?, runtime = ?"
+    "UPDATE attempts SET state = 'running', started_at = ?, runtime = ?"
     f" WHERE id = ? AND state IN {one_of(attempt_sources(AttemptState.RUNNING))}"
 )
 # A job that is being cancelled stays so; that it started is still known, and charged.
@@ -78,7 +79,9 @@ def expect(rows: int, found: int, what: str) -> None:
         raise RuntimeError(f"{what}: {found} rows instead of {rows}")
 
 
-def assign(db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
+def assign(
+    db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt], mono_ms: int, boot_id: str
+) -> list[AttemptRecord | None]:
     """Begin an attempt for each job that is still queued.
 
     Raises:
@@ -91,7 +94,8 @@ def assign(db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt]) -
         if new.worker_id not in workers:
             workers[new.worker_id] = _worker(db, new.worker_id)
         gpus = json.dumps(new.gpus)
-        begun = db.execute(_ASSIGN_ATTEMPT, (new.worker_id, gpus, new.runtime, now, new.job_id)).fetchall()
+        values = (new.worker_id, gpus, new.runtime, now, mono_ms, boot_id, new.job_id)
+        begun = db.execute(_ASSIGN_ATTEMPT, values).fetchall()
         if not begun:
             placed.append(None)
             continue
@@ -99,7 +103,7 @@ def assign(db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt]) -
         owners = db.execute(_ASSIGN_JOB, (attempt_id, new.worker_id, new.job_id)).fetchall()
         expect(1, len(owners), "assign")
         taken[owners[0][0]] += 1
-        placed.append(_assigned(attempt_id, number, new, workers[new.worker_id], now))
+        placed.append(_assigned(attempt_id, number, new, workers[new.worker_id], now, mono_ms, boot_id))
     book = postings.Book()
     for user_id, jobs in taken.items():
         book.count(postings.account_of(db, user_id), waiting=-jobs)
@@ -114,7 +118,15 @@ def _worker(db: sqlite3.Connection, worker_id: int) -> WorkerRecord:
     return worker_record(row)
 
 
-def _assigned(attempt_id: int, number: int, new: NewAttempt, worker: WorkerRecord, now: int) -> AttemptRecord:
+def _assigned(
+    attempt_id: int,
+    number: int,
+    new: NewAttempt,
+    worker: WorkerRecord,
+    now: int,
+    mono_ms: int,
+    boot_id: str,
+) -> AttemptRecord:
     """The row just written, without reading it again."""
     return AttemptRecord(
         id=attempt_id,
@@ -130,8 +142,8 @@ def _assigned(attempt_id: int, number: int, new: NewAttempt, worker: WorkerRecor
         assigned_at=moment(now),
         started_at=None,
         ended_at=None,
-        started_mono_ms=None,
-        boot_id="",
+        assigned_mono_ms=mono_ms,
+        boot_id=boot_id,
         reason="",
         charged_ms=0,
         charge=0,
@@ -147,7 +159,7 @@ def start(db: sqlite3.Connection, now: int, attempt_id: int, begin: Begin) -> Jo
     if live is None or live.attempt_state is not AttemptState.ASSIGNED:
         return None
     job = live.job
-    values = (now, begin.mono_ms, begin.boot_id, begin.runtime, attempt_id)
+    values = (now, begin.runtime, attempt_id)
     expect(1, db.execute(_START_ATTEMPT, values).rowcount, "start")
     expect(1, db.execute(_START_JOB, (now, job.id, attempt_id)).rowcount, "start of the job")
     state = JobState.RUNNING if job.state is JobState.ASSIGNED else job.state

@@ -31,8 +31,7 @@ from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
 # What an attempt's start would have written is written with its end where both came at once.
 _END_ATTEMPT = {
     target: "UPDATE attempts SET state = ?, ended_at = ?, reason = ?, fault = ?, charged_ms = ?, charge = ?,"
-    " fee = ?, started_at = coalesce(started_at, ?), started_mono_ms = coalesce(started_mono_ms, ?),"
-    " boot_id = coalesce(?, boot_id), runtime = coalesce(?, runtime)"
+    " fee = ?, started_at = coalesce(started_at, ?), runtime = coalesce(?, runtime)"
     f" WHERE id = ? AND state IN {one_of(attempt_sources(target))}"
     for target in PAID | UNPAID
 }
@@ -172,8 +171,6 @@ class _Ends:
                 end.charge,
                 end.fee,
                 self._now if begin else None,
-                begin.mono_ms if begin else None,
-                begin.boot_id if begin else None,
                 begin.runtime if begin else None,
                 attempt_id,
             )

@@ -131,8 +131,8 @@ class AttemptRecord(Struct, frozen=True):
     assigned_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    started_mono_ms: int | None
-    """Monotonic clock of boot ``boot_id`` when it started; comparable only within the same boot."""
+    assigned_mono_ms: int
+    """Monotonic clock of boot ``boot_id`` when its lease began; comparable only within the same boot."""
     boot_id: str
     reason: str
     charged_ms: int
@@ -217,10 +217,8 @@ class OutputChunk(Struct, frozen=True):
 
 
 class Begin(Struct, frozen=True):
-    """That an attempt's program runs, since ``mono_ms`` of the coordinator's monotonic clock of this boot."""
+    """That an attempt's program runs, and in which runtime."""
 
-    mono_ms: int
-    boot_id: str
     runtime: str
 
 

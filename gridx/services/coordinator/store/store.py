@@ -234,11 +234,12 @@ class Store(Reads, JobReads):
 
     async def assign(self, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
         """Begin attempts; None for a job that was no longer queued."""
-        return await self._write(attempts.assign, placements)
+        mono_ms = int(self._clock.monotonic() * 1000)
+        return await self._write(attempts.assign, placements, mono_ms, self.boot_id)
 
-    async def start_attempt(self, attempt_id: int, *, mono_ms: int, runtime: str) -> JobRecord | None:
-        """The program runs since ``mono_ms`` of the coordinator's monotonic clock. None: stale, a repeat."""
-        return await self._write(attempts.start, attempt_id, Begin(mono_ms, self.boot_id, runtime))
+    async def start_attempt(self, attempt_id: int, *, runtime: str) -> JobRecord | None:
+        """The program runs. None: stale, a repeat."""
+        return await self._write(attempts.start, attempt_id, Begin(runtime))
 
     async def append_output(self, chunks: Sequence[OutputChunk]) -> list[int]:
         """Store output; returns for each chunk the stream's stored length after it.
