@@ -56,7 +56,7 @@ async def test_what_the_engine_is_and_cannot_do_is_told(box):
     status = await box.sandbox.status()
     assert status.details["engine"].startswith("Podman Engine")
     assert (status.kind, status.isolated, status.unready, status.gpus) == ("docker", True, "", False)
-    assert "jobs of its own size" in status.details["places"]
+    assert "jobs of its own size" in status.details["limits"]
 
 
 async def test_a_job_runs_and_the_next_of_its_owner_and_size_finds_its_place(box):

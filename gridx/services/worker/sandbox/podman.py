@@ -52,7 +52,7 @@ class PodmanDialect:
     resizes = False
     gpus = False
     notes: Mapping[str, str] = {
-        "places": "Podman does not show changed limits: a waiting place serves jobs of its own size",
+        "limits": "fixed: Podman does not show a change, so a waiting place serves jobs of its own size",
         "gpus": "not with Podman",
     }
 
