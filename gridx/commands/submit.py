@@ -19,7 +19,7 @@ from gridx.commands.grid import Place, json_option, with_grid
 from gridx.commands.jobs import describe
 from gridx.commands.quantities import DURATION, MEMORY, VARIABLE
 from gridx.credits import format_credits
-from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, InvalidField, TooLarge
+from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, InvalidField, TooLarge, Unschedulable
 from gridx.messages import MAX_CODE_BYTES, Job, JobSpec, JobState, decode, encode
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
 
     async def main() -> int:
         job = _Run(spec, raw=raw)
-        async with _grid(place, local) as grid:
+        async with _grid(place, local, spec) as grid:
             return await job.to_its_end(grid)
 
     try:
@@ -211,7 +211,7 @@ def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
 
 
 @asynccontextmanager
-async def _grid(place: Place, local: bool) -> AsyncIterator[Client]:
+async def _grid(place: Place, local: bool, spec: JobSpec) -> AsyncIterator[Client]:
     from gridx import credentials
 
     settings = place.settings()
@@ -224,6 +224,12 @@ async def _grid(place: Place, local: bool) -> AsyncIterator[Client]:
     async with local_grid(settings) as (grid, worker):
         if worker.offer is not None and not worker.offer.isolated:
             printing.note("Note: this runs in a limited process, not in a container; gridx doctor says why.")
+        # Nothing else runs on this grid and nobody will join it: what has to wait now waits for ever.
+        if obstacle := (await grid.quote(spec)).waits_because:
+            raise Unschedulable(
+                f"This machine cannot run it: {obstacle}.",
+                "Ask for less, or submit it to a grid that has more.",
+            )
         yield grid
 
 

@@ -112,3 +112,10 @@ def test_every_example_runs_in_a_container(alone, example):
     done = alone("run", str(EXAMPLES / example), "--memory", "1G", GRIDX_WORKER_SANDBOX="docker")
     assert done.stdout
     assert done.stderr == ""
+
+
+def test_what_this_machine_can_never_run_is_refused_at_once(alone):
+    done = alone("run", "-c", "print(1)", "--cpus", "999", check=False)
+    assert done.returncode == 3
+    assert "needs 999 cores" in done.stderr
+    assert "Ask for less" in done.stderr
