@@ -74,6 +74,8 @@ class OwnPodman:
         self._service = subprocess.Popen(
             ["podman", "system", "service", "--time", "0", f"unix://{self.socket}"],
             env=environment,
+            # Its monitors leave a file where they are when a job is out of memory.
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
