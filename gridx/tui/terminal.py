@@ -125,6 +125,14 @@ def driver_class() -> type[Driver] | None:
             self._file = cast("Any", self._steady)
             self._running_loop = asyncio.get_running_loop()
 
+        def _get_terminal_size(self) -> tuple[int, int]:
+            """The terminal's own word; COLUMNS and LINES of the environment do not follow a resize."""
+            with suppress(OSError):
+                width, height = os.get_terminal_size(self._steady.fileno())
+                if width and height:
+                    return width, height
+            return super()._get_terminal_size()
+
         def close(self) -> None:
             """Give the terminal back."""
             super().close()

@@ -25,6 +25,8 @@ class Terminal:
         }
         self.environ = {
             **inherited,
+            "COLUMNS": "80",  # as some shells export them; the terminal knows better
+            "LINES": "24",
             "GRIDX_CONFIG": os.devnull,
             "GRIDX_HOME": str(folder / "home"),
             "GRIDX_DATA_DIR": str(folder / "data"),

@@ -43,7 +43,7 @@ class Dashboard(Screen[None], Drawn):
     """Everything on one screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("desk")
-    AUTO_FOCUS = None
+    AUTO_FOCUS = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +75,8 @@ class Dashboard(Screen[None], Drawn):
             yield Static(id="too-small-text", markup=False)
 
     def on_mount(self) -> None:
-        self.recent = [arrangement.FIRST[self.grid.role]]
-        self._arrange()
         self._header()
-        self.call_after_refresh(self.go, self.recent[0])
+        self.go(arrangement.FIRST[self.grid.role])
 
     # -- panes -------------------------------------------------------------------------------------------
 
@@ -130,8 +128,8 @@ class Dashboard(Screen[None], Drawn):
             self.set_focus(entry)
 
     @on(events.DescendantFocus)
-    def _focused(self, event: events.DescendantFocus) -> None:
-        pane = self._pane_of(event.widget)
+    def _focused(self) -> None:
+        pane = self._pane_of(self.focused)  # where it is by now, should it have gone on
         if pane is not None and (not self.recent or self.recent[0] != pane.NAME):
             self.recent = [pane.NAME, *(other for other in self.recent if other != pane.NAME)]
         self._tabs()
