@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ from gridx.errors import BadRequest, GridError, InvalidField
 from gridx.messages.bounds import MAX_BATCH
 from gridx.messages.events import Event
 from gridx.messages.frames import CoordinatorFrame, WorkerFrame
+from gridx.messages.refusals import in_words
 
 T = TypeVar("T")
 
@@ -25,8 +26,12 @@ _coordinator_frames: msgspec.json.Decoder[list[CoordinatorFrame]] = msgspec.json
 _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 encode = _encoder.encode
 
+SEE: Final = "The README lists fields and bounds under API in short."
 
-def _refusal(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError) -> GridError:
+
+def _refusal(
+    error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError, kind: object = None
+) -> GridError:
     """Turn a decoder's complaint into the field's path and a sentence."""
     if isinstance(error, msgspec.ValidationError):
         text, _, path = str(error).partition(" - at `")
@@ -36,12 +41,18 @@ def _refusal(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError) 
             name = text.split("`")[1]
             field = f"{field}.{name}" if field else name
         if not field and ", got `" in text:
-            return BadRequest(f"This is not what is taken here: {text}.", "Send what the README names.")
+            return BadRequest(f"What was sent {in_words(text)}.", "Send what the README names.")
         field = field or "body"
-        return InvalidField(
-            f"{field}: {text}.", "See the API section of the README for what is allowed.", field=field
-        )
+        return InvalidField(f"{field}: {in_words(text)}.", _known(text, field, kind), field=field)
     return BadRequest(f"This is not valid JSON: {error}.", "Send one JSON value, encoded as UTF-8.")
+
+
+def _known(text: str, field: str, kind: object) -> str:
+    """The hint; of a field that is not known it says which ones are, where the value's type tells."""
+    if "unknown field `" not in text or "." in field or not isinstance(kind, type):
+        return SEE
+    names = getattr(kind, "__struct_encode_fields__", ())
+    return f"Known are {', '.join(names)}." if names else "Nothing is taken here."
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
@@ -54,7 +65,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(error) from None
+        raise _refusal(error, kind) from None
 
 
 def convert(values: Mapping[str, str], kind: type[T]) -> T:
@@ -66,7 +77,7 @@ def convert(values: Mapping[str, str], kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(values), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, kind) from None
 
 
 def decode_worker_frames(data: bytes | str) -> list[WorkerFrame]:

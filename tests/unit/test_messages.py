@@ -200,3 +200,29 @@ def test_frames_over_their_caps_are_refused():
         messages.decode_worker_frames(messages.encode(beats))
     with pytest.raises(InvalidField):
         messages.decode_worker_frames(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("cpus", -1, "must be at least 0.1"),
+        ("timeout_s", 10**9, "must be at most 2592000"),
+        ("gpus", None, "must be a whole number, not null"),
+        ("args", ["x"] * 1001, "must have at most 1000 elements"),
+        ("python", "2.7", "must be a version like 3.11"),
+        ("name", "a\nb", "must be one line of text without control characters"),
+        ("runtime", "../x", "must be 1 to 64 small letters, digits and . _ -, with a letter or digit first"),
+        ("image", "x", "is not a field that is known here"),
+    ],
+)
+def test_a_refusal_says_in_words_what_a_field_must_be(field, value, words):
+    with pytest.raises(InvalidField) as refused:
+        messages.decode(messages.encode({"code": "x", field: value}), messages.JobSpec)
+    assert refused.value.message == f"{field}: {words}."
+    assert refused.value.details == {"field": field}
+
+
+def test_a_field_that_is_not_known_is_answered_with_those_that_are():
+    with pytest.raises(InvalidField) as refused:
+        messages.decode(b'{"code": "x", "cores": 2}', messages.JobSpec)
+    assert "cpus" in refused.value.hint
