@@ -88,35 +88,26 @@ def hold(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, timeout_s: 
 
 
 def lines(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, duration_ms: int) -> list[PriceLine]:
-    """A cost by resource, each line rounded down; resources that were not asked for have no line."""
+    """A cost by resource; resources that were not asked for have no line.
+
+    The lines add up to :func:`cost`: each is the difference that its resource makes to the sum, rounded up.
+    """
+    asked = (
+        ("cpu", cpu_millis / MILLIS, "core", prices.core_hour, (cpu_millis, 0, 0)),
+        ("memory", memory_mb / MIB_PER_GIB, "GiB", prices.gib_hour, (0, memory_mb, 0)),
+        ("gpu", gpus, "GPU", prices.gpu_hour, (0, 0, gpus)),
+    )
     parts: list[PriceLine] = []
-    if cpu_millis:
-        amount = cpu_millis * prices.core_hour * duration_ms // (MILLIS * MS_PER_HOUR)
+    exact = before = 0
+    for item, quantity, unit, per_hour, size in asked:
+        if not quantity:
+            continue
+        exact += _hour(prices, *size) * duration_ms
+        total = _ceil_div(exact, _UNIT * MS_PER_HOUR)
         parts.append(
-            PriceLine(
-                item="cpu",
-                quantity=cpu_millis / MILLIS,
-                unit="core",
-                per_hour=prices.core_hour,
-                amount=amount,
-            )
+            PriceLine(item=item, quantity=quantity, unit=unit, per_hour=per_hour, amount=total - before)
         )
-    if memory_mb:
-        amount = memory_mb * prices.gib_hour * duration_ms // (MIB_PER_GIB * MS_PER_HOUR)
-        parts.append(
-            PriceLine(
-                item="memory",
-                quantity=memory_mb / MIB_PER_GIB,
-                unit="GiB",
-                per_hour=prices.gib_hour,
-                amount=amount,
-            )
-        )
-    if gpus:
-        amount = gpus * prices.gpu_hour * duration_ms // MS_PER_HOUR
-        parts.append(
-            PriceLine(item="gpu", quantity=gpus, unit="GPU", per_hour=prices.gpu_hour, amount=amount)
-        )
+        before = total
     return parts
 
 
