@@ -19,6 +19,7 @@ log = logging.getLogger("gridx.worker")
 LOOK_S: Final = 10.0
 LOOK_UNREADY_S: Final = 2.0
 """How often one looks, and how often while the sandbox cannot run anything."""
+WARNING_CHARS: Final = 1000
 STATUS_S: Final = 15.0
 SWEEP_S: Final = 60.0
 
@@ -41,6 +42,9 @@ class Lookout:
             # What it will run again is still offered: the state says that nothing runs now.
             status = replace(status, runtimes=last.runtimes)
         self._status = status
+        for warning in status.warnings:
+            if last is None or warning not in last.warnings:
+                log.warning("%s", safetext.line(warning, limit=WARNING_CHARS))
         if self._status.unready and not before:
             log.warning("cannot run anything now: %s", safetext.line(self._status.unready))
         elif before and not self._status.unready:

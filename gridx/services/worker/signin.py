@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -142,6 +143,7 @@ class SignIn:
                 "Give --password-file FILE or set GRIDX_PASSWORD.",
             )
         closed: Forbidden | None = None
+        unfit: InvalidField | None = None
         try:
             # A new name registers; of two workers that try at once, the second finds the name known.
             register = Register(username=self.user, password=password, label=self._label)
@@ -154,6 +156,7 @@ class SignIn:
             # A known user's old password may be shorter than a new one has to be.
             if error.details.get("field") != "password":
                 raise
+            unfit = error
         try:
             login = Login(username=self.user, password=password, label=self._label)
             return await self._ask(http, "POST", "/auth/login", login, Session)
@@ -163,6 +166,12 @@ class SignIn:
                     f"{self.user} cannot sign in: {safetext.line(closed.message)} "
                     "If the user exists, the password is not right.",
                     closed.hint or "Ask the coordinator's administrator for an account.",
+                ) from None
+            if unfit is not None:
+                raise Unauthenticated(
+                    f"{self.user} cannot be registered: {safetext.line(unfit.message)} "
+                    "If the user exists, the password is not right.",
+                    "Give another password.",
                 ) from None
             raise Unauthenticated(
                 f"{self.user} is a known user here, and the password is not right.",
@@ -208,7 +217,9 @@ def unreachable(url: str, error: BaseException) -> Unreachable:
     if isinstance(error, TimeoutError):
         why = "no answer in time"
     elif isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        why = safetext.line(error.os_error.strerror)
+        number = error.os_error.errno or 0
+        # asyncio writes "Connect call failed" for every reason; a name that is not found has no such number.
+        why = os.strerror(number) if number > 0 else safetext.line(error.os_error.strerror)
     return Unreachable(
         f"The coordinator {url} cannot be reached: {why}.",
         "Is it running, is the address right, and does its firewall let this machine in?",

@@ -147,7 +147,10 @@ class Grid:
 
     async def _register(self, request: web.Request) -> web.Response:
         self.asked.append("register")
-        body = decode(await request.read(), Register)
+        try:
+            body = decode(await request.read(), Register)
+        except GridError as error:
+            return _error(error)
         if self.registration == "closed":
             return _error(Forbidden("Registration is closed here.", "Ask the administrator."))
         if body.username.lower() in self.users:
@@ -238,7 +241,9 @@ def _user(name: str) -> User:
 
 
 def _error(error: GridError) -> web.Response:
-    body = ErrorReply(error=ErrorBody(code=error.code, message=error.message, hint=error.hint))
+    body = ErrorReply(
+        error=ErrorBody(code=error.code, message=error.message, hint=error.hint, details=error.details)
+    )
     return web.Response(status=error.status, body=encode(body), content_type="application/json")
 
 

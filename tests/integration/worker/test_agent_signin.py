@@ -61,6 +61,18 @@ async def test_a_wrong_password_says_that_the_name_is_known_and_what_to_do(grid,
     assert caught.value.exit_code == 3
 
 
+async def test_a_password_that_is_too_short_for_a_new_name_says_so(grid, join):
+    with pytest.raises(Unauthenticated) as caught:
+        await join(password="short")
+    assert "must have at least 8 characters" in caught.value.message
+    assert "is a known user" not in caught.value.message
+
+
+async def test_a_known_users_short_password_still_signs_in(grid, settings):
+    grid.users["ann"] = "short"
+    assert await sign_in(settings(), lambda new: "short") in grid.tokens
+
+
 async def test_no_password_says_how_to_give_one(grid, settings):
     with pytest.raises(Unauthenticated, match="There is no password for ann") as caught:
         await sign_in(settings(), lambda new: None)
@@ -92,6 +104,15 @@ async def test_an_absent_coordinator_is_waited_for(grid, settings, caplog, until
     await until(lambda: "cannot sign in yet" in caplog.text, "the wait to be told")
     await grid.start()
     assert await asyncio.wait_for(signing, 60) in grid.tokens
+
+
+async def test_why_the_coordinator_is_not_reached_is_told_in_the_systems_words(settings, caplog, until, grid):
+    await grid.stop()
+    signing = asyncio.create_task(sign_in(settings(), lambda new: "correct horse"))
+    await until(lambda: "Connection refused" in caplog.text, "the reason to be told")
+    signing.cancel()
+    await asyncio.gather(signing, return_exceptions=True)
+    assert "Connect call failed" not in caplog.text
 
 
 async def test_a_stranger_at_the_address_is_named(settings, caplog, until):
