@@ -78,7 +78,11 @@ def command(**flags: Any) -> int:
         settings,
         screen=screen,
         ascii_only=flags["ascii_only"],
-        password=node.Password(_given_password(flags), may_ask=sys.stdin.isatty()),
+        password=node.Password(
+            _given_password(flags),
+            user=settings.worker.user or settings.client.user,
+            may_ask=sys.stdin.isatty(),
+        ),
     )
 
 

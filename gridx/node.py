@@ -42,11 +42,13 @@ class Password:
 
     Args:
         given: by flag, file or environment.
+        user: whose it is, for the prompt.
         may_ask: there is a person at a terminal.
     """
 
-    def __init__(self, given: str | None = None, *, may_ask: bool = False) -> None:
+    def __init__(self, given: str | None = None, *, user: str = "", may_ask: bool = False) -> None:
         self.given = given
+        self.user = user
         self.may_ask = may_ask
         self._terminal: list[Any] | None = None
 
@@ -61,7 +63,7 @@ class Password:
             return self.given
         self._terminal = _terminal_state()
         try:
-            return getpass.getpass("Password (a new name is registered with it): ")
+            return getpass.getpass(f"Password of {self.user} (a new name is registered with it): ")
         except EOFError:
             return None
         finally:
@@ -150,7 +152,10 @@ class Node:
         if coordinator.first_admin is not None:
             user, password = coordinator.first_admin
             say(f"First start: the administrator is {user}, password: {password}")
-            say(f"It is shown this once. Sign in: gridx login {user}. Change it: gridx admin password {user}")
+            here = coordinator.http_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            say("It is shown this once. Sign in here and change it:")
+            say(f"  gridx --coordinator {here} login {user}")
+            say(f"  gridx admin password {user}")
 
     # -- life --------------------------------------------------------------------------------------------
 
