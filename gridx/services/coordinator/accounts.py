@@ -336,7 +336,11 @@ class Accounts:
     async def visible(self, caller: Caller, name: str) -> UserRecord:
         """A user by name: the caller, or anybody for an admin. Others are NotFound, as if missing."""
         if not caller.admin and name.casefold() != caller.user.username.casefold():
-            raise no_user(name)
+            shown = safetext.line(name, limit=64)
+            raise NotFound(
+                f"There is no user {shown}, or their account is not yours to see.",
+                f"Your own name is {caller.user.username}.",
+            )
         return await self._found(name)
 
     async def _found(self, name: str) -> UserRecord:
