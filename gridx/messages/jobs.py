@@ -172,7 +172,7 @@ class PriceLine(Wire, frozen=True):
     per_hour: Microcredits
     """Price of one unit for an hour."""
     amount: Microcredits
-    """Rounded down; the total is rounded up once, so the lines may miss it by a microcredit each."""
+    """What it adds to the sum, which is rounded up; the lines add up to the total."""
 
 
 class Quote(Wire, frozen=True):

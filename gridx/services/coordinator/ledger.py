@@ -8,7 +8,7 @@ sum to zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +28,8 @@ MAX_AMOUNT: Final[Microcredits] = 2**53
 
 Account = TypeVar("Account")
 Posting = tuple[Account, Microcredits]
+_Size = tuple[int, int, int]
+"""Thousandths of a core, MiB, GPUs."""
 
 
 class Prices(Struct, frozen=True):
@@ -92,7 +94,7 @@ def lines(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, duration_m
 
     The lines add up to :func:`cost`: each is the difference that its resource makes to the sum, rounded up.
     """
-    asked = (
+    asked: tuple[tuple[Literal["cpu", "memory", "gpu"], float, str, Microcredits, _Size], ...] = (
         ("cpu", cpu_millis / MILLIS, "core", prices.core_hour, (cpu_millis, 0, 0)),
         ("memory", memory_mb / MIB_PER_GIB, "GiB", prices.gib_hour, (0, memory_mb, 0)),
         ("gpu", gpus, "GPU", prices.gpu_hour, (0, 0, gpus)),
