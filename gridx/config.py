@@ -158,7 +158,12 @@ class Settings(Section, frozen=True):
             return Path(self.data_dir).expanduser()
         import platformdirs  # here: 30 ms that --help need not pay
 
-        return Path(platformdirs.user_data_dir("gridx", appauthor=False))
+        try:
+            return Path(platformdirs.user_data_dir("gridx", appauthor=False))
+        except RuntimeError:
+            raise ConfigError(
+                "This user has no home folder for the data.", "Set HOME, or GRIDX_DATA_DIR=FOLDER."
+            ) from None
 
     @property
     def db_path(self) -> Path:
@@ -189,11 +194,14 @@ NOT_SETTINGS: Final = frozenset(
 TEST_PREFIX: Final = "GRIDX_TEST_"
 
 
-def default_config_path() -> Path:
-    """``config.toml`` in the platform's user configuration folder."""
+def default_config_path() -> Path | None:
+    """``config.toml`` in the platform's user configuration folder; None where the user has no home."""
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("gridx", appauthor=False)) / "config.toml"
+    try:
+        return Path(platformdirs.user_config_dir("gridx", appauthor=False)) / "config.toml"
+    except RuntimeError:
+        return None
 
 
 def microcredits(amount: Decimal, key: str = "amount") -> int:
@@ -230,7 +238,7 @@ def load(
     tree: dict[str, Any] = {}
     named = path or (Path(environ["GRIDX_CONFIG"]) if environ.get("GRIDX_CONFIG") else None)
     source = named or default_config_path()
-    if named is not None or source.is_file():
+    if source is not None and (named is not None or source.is_file()):
         tree = _read(source)
         _check_keys(tree, str(source))
     for name, value in sorted(environ.items()):
@@ -314,7 +322,7 @@ def _check_keys(tree: Mapping[str, Any], source: str) -> None:
 
 
 def _unknown(name: str, known: list[str], source: str) -> ConfigError:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f"Did you mean {close[0]}?" if close else "config.example.toml lists every key."
     return ConfigError(f"{source}: there is no setting {name}.", hint, key=name)
 

@@ -45,9 +45,18 @@ class _Content(Struct, frozen=True, kw_only=True):
 
 
 def home(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder of the saved sign-ins: ``GRIDX_HOME``, else ``~/.gridx``."""
+    """The folder of the saved sign-ins: ``GRIDX_HOME``, else ``~/.gridx``.
+
+    Raises:
+        SetupError: there is no home folder.
+    """
     named = (os.environ if environ is None else environ).get("GRIDX_HOME")
-    return Path(named).expanduser() if named else Path.home() / ".gridx"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".gridx"
+    except RuntimeError:
+        raise SetupError(
+            "This user has no home folder for the saved sign-ins.", "Set HOME, or GRIDX_HOME=FOLDER."
+        ) from None
 
 
 class SavedSignIns:

@@ -6,11 +6,13 @@ traceback goes to a file, and the sentence names the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import click
@@ -21,12 +23,17 @@ from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_USAGE, GridErro
 EXIT_BROKEN_PIPE: Final = 141
 """As a program that SIGPIPE ended: the reader of the output went away."""
 MAX_LOG_BYTES: Final = 1 << 20
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""The disk, or the user's part of it, has no room."""
 
 
 def ending(run: Callable[[], int]) -> int:
     """Run a program and say how it ended: its own exit code, or that of the error that ended it."""
+    _have_streams()
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()  # here: what cannot be written shall be told as everything else is
+        return code
     except click.UsageError as error:
         error.show()
         return EXIT_USAGE
@@ -45,11 +52,22 @@ def ending(run: Callable[[], int]) -> int:
         # click's answer to a broken pipe, and to nothing else when it is called from a program.
         return EXIT_BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            complain(f"Something could not be written: {os.strerror(error.errno)}.", "Make room for it.")
+            _silence()
+            return EXIT_JOB_FAILED
         what = str(error) or "no reason given"
         complain(
             f"Grid-X has a defect: {type(error).__name__}: {what}.", f"The details are in {_keep(error)}."
         )
         return EXIT_JOB_FAILED
+
+
+def _have_streams() -> None:
+    """A program may be started without a stdout or stderr; it runs all the same."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -66,7 +84,10 @@ def _keep(error: Exception) -> str:
     """Append the traceback to a file for a report; where, in words."""
     from gridx import credentials  # here: it loads what --help need not
 
-    path = credentials.home() / "errors.log"
+    try:
+        path = credentials.home() / "errors.log"
+    except GridError as unknown:
+        return f"no file: {unknown.message}"
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"{when} {' '.join(sys.argv[:1])}\n" + "".join(traceback.format_exception(error)) + "\n"
     try:

@@ -41,7 +41,7 @@ async def local_grid(settings: Settings) -> AsyncIterator[tuple[Client, Worker]]
     hurry = asyncio.Event()
     ledger = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="gridx-run-"))
     try:
-        logs.to_file(settings.log, home / "gridx.log")
+        _log(settings, home / "gridx.log")
         services = await _started(settings, home, ledger)
         try:
             assert services.coordinator is not None
@@ -55,6 +55,16 @@ async def local_grid(settings: Settings) -> AsyncIterator[tuple[Client, Worker]]
     finally:
         await asyncio.to_thread(logs.close)
         await asyncio.to_thread(shutil.rmtree, ledger, ignore_errors=True)
+
+
+def _log(settings: Settings, path: Path) -> None:
+    try:
+        logs.to_file(settings.log, path)
+    except OSError as error:
+        raise SetupError(
+            f"The log {path} cannot be written: {error.strerror}.",
+            "Name another folder: GRIDX_DATA_DIR=FOLDER.",
+        ) from None
 
 
 async def _started(settings: Settings, home: Path, ledger: Path) -> Services:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
 import click
 import pytest
 
@@ -63,3 +68,35 @@ def test_a_defect_is_told_also_where_nothing_can_be_written(capsys, tmp_path, mo
 def test_wrong_usage_is_2(capsys):
     assert ending(raising(click.UsageError("Which?"))) == 2
     assert "Which?" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_defect(capsys):
+    assert ending(raising(OSError(errno.ENOSPC, "No space left on device"))) == 1
+    assert (
+        capsys.readouterr().err
+        == "Something could not be written: No space left on device.\nMake room for it.\n"
+    )
+
+
+def _gridx(*args: str, **streams) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "gridx", *args]
+    return subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False, **streams)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_what_cannot_be_written_is_told_at_the_end_too():
+    with Path("/dev/full").open("w") as full:
+        done = _gridx("--help", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "Something could not be written: No space left on device.\nMake room for it.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell closes the stream")
+def test_a_program_without_a_stdout_runs_all_the_same():
+    done = subprocess.run(
+        ["sh", "-c", f"exec '{sys.executable}' -m gridx --help >&-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

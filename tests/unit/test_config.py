@@ -139,3 +139,15 @@ def _uncommented(text: str) -> str:
         line[1:] if line.startswith("#") and not line.startswith("# ") and line != "#" else line
         for line in text.splitlines()
     )
+
+
+def test_a_user_without_a_home_has_no_file_and_must_name_the_data_folder(monkeypatch, tmp_path):
+    def homeless(*args: object, **options: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_config_dir", homeless)
+    monkeypatch.setattr("platformdirs.user_data_dir", homeless)
+    with pytest.raises(ConfigError, match="no home folder") as refused:
+        _ = config.load(environ={}).data_path
+    assert "GRIDX_DATA_DIR" in refused.value.hint
+    assert config.load(environ={"GRIDX_DATA_DIR": str(tmp_path)}).data_path == tmp_path

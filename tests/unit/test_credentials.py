@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,13 @@ def test_a_session_is_remembered_without_what_it_does_not_need(environ, monkeypa
     user = User(id=1, username="ann", role="user", created_at=now)
     credentials.remember("http://a:1", Session(token="t", expires_at=now, user=user))
     assert credentials.of_shell().find("http://a:1") == SignIn(user="ann", token="t", expires_at=now)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(credentials.Path, "home", homeless)
+    with pytest.raises(SetupError, match="no home folder") as refused:
+        credentials.home({})
+    assert "GRIDX_HOME" in refused.value.hint
