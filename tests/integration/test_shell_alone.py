@@ -73,6 +73,33 @@ def test_an_interrupted_run_leaves_nothing_behind(alone, number):
     assert not list(Path(alone.environ["GRIDX_DATA_DIR"]).glob("local/*/sandbox/*"))
 
 
+def test_a_reader_that_goes_away_ends_a_flood_quietly(alone):
+    code = "for i in range(200000): print(i)"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "gridx", "run", "-c", code],
+        env=alone.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout.readline() == "0\n"
+    run.stdout.close()
+    stderr = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(60) == 141, stderr
+    assert "Traceback" not in stderr
+    assert "Exception ignored" not in stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(alone):
+    (alone.folder / "file").write_text("")
+    done = alone("run", "-c", "print(1)", check=False, GRIDX_DATA_DIR=str(alone.folder / "file"))
+    assert done.returncode == 2
+    assert str(alone.folder / "file") in done.stderr
+    assert "GRIDX_DATA_DIR" in done.stderr
+    assert "defect" not in done.stderr
+
+
 def test_doctor_runs_a_job_and_says_what_it_found(alone):
     done = alone("doctor", "--json", check=False)
     report = json.loads(done.stdout)

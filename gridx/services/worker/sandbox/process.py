@@ -89,9 +89,15 @@ class ProcessChannel:
         return safetext.line(self._words.decode("utf-8", "replace")[-400:], limit=400)
 
     async def close(self) -> None:
-        """Stop listening; the pipes end with the process."""
+        """Stop listening, and read what is left: a pipe that is not read to its end is never closed."""
         self._listener.cancel()
         await asyncio.gather(self._listener, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_WITHIN_S):
+                for pipe in (self._process.stdout, self._process.stderr):
+                    assert pipe is not None
+                    while await pipe.read(1 << 16):
+                        pass
 
 
 class ProcessSandbox:
