@@ -388,7 +388,9 @@ class Lifecycle:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, GridError):
-            log.warning("a step of an attempt was not taken: %s", error.message)
+            # Whoever asked has been told; a user without credits is no event of the coordinator's.
+            level = logging.INFO if error.status < 500 else logging.WARNING
+            log.log(level, "not done: %s", error.message)
         else:
             log.error("a step of an attempt failed", exc_info=error)
 
