@@ -40,7 +40,9 @@ def login(place: Place, user: str, register: bool, invite: str, password_file: P
     url, _ = credentials.resolve(settings)
     label = printing.one_line(LABEL + platform.node())
     if register:
-        password = passwords.chosen(password_file, from_environment=True)
+        password = passwords.chosen(
+            password_file, prompt=f"New password for {user} at {url}: ", from_environment=True
+        )
     else:
         password = passwords.known(password_file, prompt=f"Password of {user} at {url}: ")
 

@@ -25,7 +25,7 @@ def admin() -> None:
     """See to accounts and the ledger, as an administrator."""
 
 
-@admin.command("audit")
+@admin.command("audit", short_help="Recompute the whole ledger.")
 @json_option
 @with_grid
 async def audit(grid: Client, as_json: bool) -> int:
@@ -54,7 +54,10 @@ async def audit(grid: Client, as_json: bool) -> int:
 @with_grid
 async def grant(grid: Client, to: str, amount: int, note: str, as_json: bool) -> int:
     """Make AMOUNT credits for USER."""
-    return show_balance(await grid.grant(to, amount, note), as_json)
+    balance = await grid.grant(to, amount, note)
+    if not as_json:
+        printing.out(printing.one_line(f"{format_credits(amount)} credits were made for {balance.user}."))
+    return show_balance(balance, as_json)
 
 
 @admin.command("users")
@@ -90,7 +93,8 @@ async def users(grid: Client, as_json: bool) -> int:
 @with_grid
 async def create(grid: Client, user: str, password_file: Path | None, as_json: bool) -> int:
     """Make an account; also where registration is closed."""
-    return _tell(await grid.create_user(user, passwords.chosen(password_file)), "has an account now", as_json)
+    fresh = passwords.chosen(password_file, prompt=f"Password for {user}: ")
+    return _tell(await grid.create_user(user, fresh), "has an account now", as_json)
 
 
 @admin.command("password")
@@ -103,7 +107,7 @@ async def password(grid: Client, user: str, password_file: Path | None, as_json:
     from gridx import credentials
 
     me = await grid.me()
-    fresh = passwords.chosen(password_file)
+    fresh = passwords.chosen(password_file, prompt=f"New password for {user}: ")
     changed = await grid.update_user(user, UserUpdate(password=fresh))
     if changed.id == me.id:
         # One's own sign-in ended with the old password.
@@ -138,10 +142,14 @@ async def enable(grid: Client, user: str, as_json: bool) -> int:
 @with_grid
 async def role(grid: Client, user: str, role: Literal["user", "admin"], as_json: bool) -> int:
     """Make somebody an administrator, or a user again."""
-    return _tell(await grid.update_user(user, UserUpdate(role=role)), f"is {role} now", as_json)
+    return _tell(
+        await grid.update_user(user, UserUpdate(role=role)),
+        f"is {'an administrator' if role == 'admin' else 'a user'} now",
+        as_json,
+    )
 
 
-@admin.command("backup")
+@admin.command("backup", short_help="Save a copy of the database.")
 @click.argument("file", type=click.Path(path_type=Path))
 @with_grid
 async def backup(grid: Client, file: Path) -> int:

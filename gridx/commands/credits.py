@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gridx.client import Client
 
 
-@click.command("credits")
+@click.command("credits", short_help="Show a balance or its movements.")
 @click.argument("user", required=False)
 @click.option("--entries", is_flag=True, help="Every movement of the account, newest first.")
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many entries.")

@@ -12,7 +12,8 @@ from gridx.commands import printing, streaming
 from gridx.commands.grid import json_option, with_grid
 from gridx.commands.quantities import DURATION, JOB_ID
 from gridx.credits import format_credits
-from gridx.errors import EXIT_JOB_FAILED, EXIT_OK
+from gridx.errors import EXIT_JOB_FAILED, EXIT_OK, GridError, Unreachable
+from gridx.exits import complain
 from gridx.messages import Job, JobState, Receipt
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _row(job: Job) -> tuple[str, ...]:
     )
 
 
-@click.command("show")
+@click.command("show", short_help="Show a job, its attempts and its cost.")
 @click.argument("job_id", type=JOB_ID, metavar="ID")
 @json_option
 @with_grid
@@ -113,7 +114,7 @@ async def show(grid: Client, job_id: int, as_json: bool) -> int:
                 (
                     str(attempt),
                     line.item,
-                    f"{printing.number(line.quantity)} {line.unit}",
+                    printing.counted(line.quantity, line.unit),
                     format_credits(line.per_hour),
                     format_credits(line.amount),
                 )
@@ -125,8 +126,8 @@ async def show(grid: Client, job_id: int, as_json: bool) -> int:
 
 
 def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
-    gpus = f", {job.gpus} GPU{'s' if job.gpus > 1 else ''}" if job.gpus else ""
-    resources = f"{printing.number(job.cpus)} cores, {job.memory_mb} MiB{gpus}"
+    gpus = f", {printing.counted(job.gpus, 'GPU')}" if job.gpus else ""
+    resources = f"{printing.counted(job.cpus, 'core')}, {job.memory_mb} MiB{gpus}"
     spec = job.spec if not isinstance(job.spec, msgspec.UnsetType) else None
     ended = job.state.ended
     return [
@@ -172,7 +173,7 @@ def _attempts(job: Job, receipt: Receipt) -> list[tuple[str, ...]]:
     ]
 
 
-@click.command("output")
+@click.command("output", short_help="Print what a job wrote.")
 @click.argument("job_id", type=JOB_ID, metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it comes, until the job has ended.")
 @click.option("--stream", type=click.Choice(("stdout", "stderr", "both")), default="both", show_default=True)
@@ -194,7 +195,7 @@ async def output(grid: Client, job_id: int, follow: bool, stream: str, attempt: 
     return EXIT_OK
 
 
-@click.command("wait")
+@click.command("wait", short_help="Wait until jobs have ended.")
 @click.argument("job_ids", type=JOB_ID, nargs=-1, required=True, metavar="ID...")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, metavar="TIME", help="Give up after this long (5m, 1h)."
@@ -212,19 +213,28 @@ async def wait(grid: Client, job_ids: tuple[int, ...], timeout_s: int | None, as
     return EXIT_OK if all(job.state is JobState.SUCCEEDED for job in ended) else EXIT_JOB_FAILED
 
 
-@click.command("cancel")
+@click.command("cancel", short_help="Cancel jobs, also while they run.")
 @click.argument("job_ids", type=JOB_ID, nargs=-1, required=True, metavar="ID...")
 @json_option
 @with_grid
 async def cancel(grid: Client, job_ids: tuple[int, ...], as_json: bool) -> int:
     """Cancel jobs, also while they run. One that has ended stays as it is."""
-    found = [await grid.cancel(job_id) for job_id in job_ids]
+    found: list[Job] = []
+    refused: list[GridError] = []
+    for job_id in dict.fromkeys(job_ids):
+        try:
+            found.append(await grid.cancel(job_id))
+        except Unreachable:
+            raise
+        except GridError as error:  # the others are cancelled all the same
+            refused.append(error)
+            complain(error.message, error.hint)
+        else:
+            if not as_json:
+                printing.out(describe(found[-1]))
     if as_json:
         printing.as_json({"jobs": [msgspec.to_builtins(job) for job in found]})
-    else:
-        for job in found:
-            printing.out(describe(job))
-    return EXIT_OK
+    return refused[0].exit_code if refused else EXIT_OK
 
 
 @click.command("retry")
@@ -244,8 +254,12 @@ async def retry(grid: Client, job_id: int, as_json: bool) -> int:
 def describe(job: Job) -> str:
     """A job in a line, safe to print."""
     name = f" ({job.name})" if job.name else ""
-    reason = f": {job.reason}" if job.reason else ""
-    return printing.one_line(f"Job {job.id}{name} {SENTENCES[job.state]}{reason}")
+    sentence = SENTENCES[job.state]
+    if job.state is JobState.CANCELLED and job.reason.startswith("cancelled by "):
+        sentence = f"was {job.reason}"
+    elif job.reason:
+        sentence += f": {job.reason}"
+    return printing.one_line(f"Job {job.id}{name} {sentence}")
 
 
 COMMANDS: Final = (jobs, show, output, wait, cancel, retry)

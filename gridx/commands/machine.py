@@ -18,11 +18,12 @@ from gridx.messages import Runtime
 
 if TYPE_CHECKING:
     from gridx.config import WorkerSettings
+    from gridx.doctor import Finding
 
 MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "red")}
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check this machine, and say what to type.")
 @click.option("--no-job", is_flag=True, help="Only look; do not run a job.")
 @json_option
 @click.pass_obj
@@ -36,7 +37,7 @@ def doctor(place: Place, no_job: bool, as_json: bool) -> int:
         printing.as_json({"ok": well(findings), "findings": findings})
         return EXIT_OK if well(findings) else EXIT_JOB_FAILED
 
-    async def main() -> bool:
+    async def main() -> list[Finding]:
         findings = []
         async for finding in examine(settings, job=not no_job):
             findings.append(finding)
@@ -45,12 +46,20 @@ def doctor(place: Place, no_job: bool, as_json: bool) -> int:
             printing.out(f"{mark}  {printing.one_line(f'{finding.what}: {finding.found}')}")
             if finding.hint:
                 printing.out(f"         {printing.one_line(finding.hint)}")
-        return well(findings)
+        return findings
 
-    ready = asyncio.run(main())
+    findings = asyncio.run(main())
     printing.out()
-    printing.out("This machine is ready." if ready else "This machine is not ready; see the hints above.")
-    return EXIT_OK if ready else EXIT_JOB_FAILED
+    if not well(findings):
+        printing.out("This machine is not ready; see the hints above.")
+        return EXIT_JOB_FAILED
+    contained = any(finding.what == "image" and finding.verdict == "ok" for finding in findings)
+    printing.out(
+        "This machine is ready."
+        if contained
+        else "This machine is ready for its owner's jobs; for jobs of others see the notes above."
+    )
+    return EXIT_OK
 
 
 @click.group("runtime")
@@ -58,7 +67,7 @@ def runtime() -> None:
     """The images in which jobs run on this machine."""
 
 
-@runtime.command("build")
+@runtime.command("build", short_help="Build the default image from an image registry.")
 @click.pass_obj
 def build(place: Place) -> int:
     """Build the default image, with numpy, pandas and scikit-learn; an image registry must be in reach."""

@@ -26,7 +26,7 @@ def known(file: Path | None, *, prompt: str = "Password: ") -> str:
     return _asked(prompt)
 
 
-def chosen(file: Path | None, *, from_environment: bool = False) -> str:
+def chosen(file: Path | None, *, prompt: str = "New password: ", from_environment: bool = False) -> str:
     """A new password, asked for twice; a pipe's first line where stdin is one.
 
     Raises:
@@ -39,7 +39,7 @@ def chosen(file: Path | None, *, from_environment: bool = False) -> str:
     elif not sys.stdin.isatty():
         password = sys.stdin.readline().rstrip("\r\n")
     else:
-        password = _asked("New password: ")
+        password = _asked(prompt)
         if password != _asked("The same again: "):
             raise SetupError("The two passwords are not the same.", "Try again.")
     if len(password) < MIN_CHARS:

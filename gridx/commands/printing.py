@@ -133,6 +133,12 @@ def size(count: float) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+def counted(value: float, unit: str) -> str:
+    """A number with its unit: ``1 core``, ``0.5 cores``, ``2 GPUs``; symbols like GiB have no plural."""
+    plural = "s" if value != 1 and unit in ("core", "GPU") else ""
+    return f"{number(value)} {unit}{plural}"
+
+
 def number(value: float) -> str:
     """A number without needless zeros."""
     return f"{value:.3f}".rstrip("0").rstrip(".")

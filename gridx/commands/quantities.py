@@ -51,4 +51,22 @@ DURATION: Final = Quantity("duration", parse_seconds)
 MEMORY: Final = Quantity("size", parse_mebibytes)
 CREDITS: Final = Quantity("credits", parse_credits)
 VARIABLE: Final = Variable()
-JOB_ID: Final = click.IntRange(min=1, max=2**53)
+
+
+class Number(click.IntRange):
+    """The number of a job, of a worker or of an entry."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=1, max=2**53)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; anything else is wrong usage."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is not an id: a whole number, like 12.", param, ctx)
+
+
+JOB_ID: Final = Number()

@@ -25,6 +25,11 @@ from gridx.messages import MAX_CODE_BYTES, Job, JobSpec, JobState, decode, encod
 if TYPE_CHECKING:
     from gridx.client import Client
 
+HINTS: Final = {
+    JobState.TIMED_OUT: "Give it more time: --timeout TIME, like 30m.",
+    JobState.OUT_OF_MEMORY: "Give it more memory: --memory SIZE, like 2G.",
+}
+"""What to type after a job that was stopped."""
 EXPLAIN_AFTER_S: Final = 1.0
 """``run`` says why a job waits when it has waited this long."""
 SIGNALLED: Final = 128
@@ -64,6 +69,13 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
         wrapped = option(wrapped)
     return wrapped
 
+
+OPTIONS: Final = {
+    "cpus": ("--cpus", ""),
+    "memory_mb": ("--memory", " MiB"),
+    "timeout_s": ("--timeout", " seconds"),
+}
+"""What a field is called on the command line, and its unit; others are called like their field."""
 
 _FIELDS: Final = (
     "code",
@@ -111,10 +123,26 @@ def spec_of(
     spec = JobSpec(code=code, name=name or "", args=words_left, env=dict(env), **fields)
     try:
         return decode(encode(spec), JobSpec)
+    except InvalidField as error:
+        raise _of_option(error) from None
     except UnicodeEncodeError:
         raise InvalidField(
             "The job holds characters that are not Unicode.", "Use UTF-8.", field="args"
         ) from None
+
+
+def _of_option(error: InvalidField) -> InvalidField:
+    """The refusal of a field in the words of the command line."""
+    field = str(error.details.get("field", ""))
+    option, unit = OPTIONS.get(field, (f"--{field}".replace("_", "-"), ""))
+    if field.partition("[")[0] == "args":
+        option = "ARGUMENT"
+    words = error.message.removeprefix(f"{field}: ").removesuffix(".")
+    return InvalidField(
+        f"{option} {words}{unit if words[-1:].isdigit() else ''}.",
+        "--help shows all options.",
+        field=field,
+    )
 
 
 def _read(source: str) -> str:
@@ -129,7 +157,7 @@ def _read(source: str) -> str:
         raise InvalidField(f"{source} is not UTF-8 text.", "Save it as UTF-8.", field="code") from None
 
 
-@click.command("submit")
+@click.command("submit", short_help="Submit a Python program.")
 @spec_options
 @click.option("-q", "--quiet", is_flag=True, help="Print the job's id alone.")
 @json_option
@@ -162,7 +190,7 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
         [
             (
                 line.item,
-                f"{printing.number(line.quantity)} {line.unit}",
+                printing.counted(line.quantity, line.unit),
                 format_credits(line.per_hour),
                 format_credits(line.amount),
             )
@@ -186,7 +214,7 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
     return EXIT_OK
 
 
-@click.command("run")
+@click.command("run", short_help="Run a Python program and stream its output.")
 @spec_options
 @click.option(
     "--local", is_flag=True, help="In a grid of this process, also where another one is configured."
@@ -196,7 +224,8 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
 def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
     """Run a Python program and stream its output; exits with the program's exit code.
 
-    Where no grid is configured, one is started in this process. Ctrl-C cancels the job.
+    Where no grid is configured, one is started in this process. Ctrl-C cancels the job. The program's own
+    stdin is empty.
     """
 
     async def main() -> int:
@@ -265,6 +294,8 @@ class _Run:
             await asyncio.gather(explaining, return_exceptions=True)
         if job.state is not JobState.SUCCEEDED:
             printing.note(describe(job))
+            if hint := HINTS.get(job.state):
+                printing.note(hint)
         return EXIT_INTERRUPTED if self._signals else _exit_code(job)
 
     def _signalled(self) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from gridx.client import Client
 
 
-@click.group("workers", invoke_without_command=True)
+@click.group(
+    "workers", short_help="List the machines of the grid; pause, resume, drain.", invoke_without_command=True
+)
 @json_option
 @click.pass_context
 def workers(context: click.Context, as_json: bool) -> int | None:
@@ -56,17 +58,17 @@ async def listing(grid: Client, as_json: bool) -> int:
         [_row(worker) for worker in fleet],
         right=("ID", "CORES FREE", "MEMORY FREE", "GPUS FREE", "JOBS"),
     )
-    for warning, names in _warnings(fleet).items():
-        printing.note(f"{', '.join(names)}: {warning}")
+    for warning, ids in _warnings(fleet).items():
+        printing.note(f"Worker{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}: {warning}")
     return EXIT_OK
 
 
-def _warnings(fleet: list[Worker]) -> dict[str, list[str]]:
+def _warnings(fleet: list[Worker]) -> dict[str, list[int]]:
     """What the machines warn of, and which of them do."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[int]] = {}
     for worker in fleet:
         for warning in worker.offer.warnings if worker.offer and worker.state != "offline" else ():
-            found.setdefault(warning, []).append(worker.name)
+            found.setdefault(warning, []).append(worker.id)
     return found
 
 

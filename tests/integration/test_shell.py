@@ -164,6 +164,19 @@ def test_cancel_and_retry(standing):
     assert cancelled["state"] in ("cancelled", "cancelling")
 
 
+def test_of_several_jobs_those_that_can_be_cancelled_are(standing):
+    ids = [
+        standing.gridx(
+            "submit", "-q", "-c", "x = 1", "--cpus", "900", "--timeout", "1s", user="ann"
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    done = standing.gridx("cancel", ids[0], "999999", ids[1], user="ann", check=False)
+    assert done.returncode == 3
+    assert "There is no job 999999" in done.stderr
+    assert done.stdout.splitlines() == [f"Job {each} was cancelled by ann" for each in ids]
+
+
 def test_another_persons_job_is_not_there(standing):
     job = submit(standing, "print('secret')")
     for command in (("show",), ("output",), ("cancel",), ("wait",)):

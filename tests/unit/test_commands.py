@@ -10,7 +10,7 @@ import click
 import pytest
 
 from gridx.commands import printing, streaming
-from gridx.commands.quantities import CREDITS, DURATION, MEMORY, VARIABLE
+from gridx.commands.quantities import CREDITS, DURATION, JOB_ID, MEMORY, VARIABLE
 from gridx.commands.submit import spec_of
 from gridx.errors import InvalidField, TooLarge
 from gridx.messages import MAX_CODE_BYTES
@@ -171,3 +171,33 @@ def test_no_colours_where_they_are_not_wanted(monkeypatch):
     assert not printing.coloured(Terminal())
     monkeypatch.delenv("NO_COLOR")
     assert not printing.coloured(sys.__stdout__) or sys.__stdout__.isatty()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"cpus": -1.0}, "--cpus must be at least 0.1."),
+        ({"memory_mb": 1}, "--memory must be at least 32 MiB."),
+        ({"timeout_s": 10**9}, "--timeout must be at most 2592000 seconds."),
+        ({"max_attempts": 0}, "--max-attempts must be at least 1."),
+        ({"python": "2.7"}, "--python must be a version like 3.11."),
+    ],
+)
+def test_a_refused_value_is_told_by_the_name_of_its_option(asked, words):
+    with pytest.raises(InvalidField) as refused:
+        spec_of((), code="print()", name=None, env=(), **asked)
+    assert refused.value.message == words
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "1.5", str(2**60)])
+def test_what_is_no_id_is_said_plainly(text):
+    with pytest.raises(click.BadParameter, match="is not an id: a whole number, like 12"):
+        JOB_ID.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [(1, "core", "1 core"), (0.5, "core", "0.5 cores"), (2, "GPU", "2 GPUs"), (2, "GiB", "2 GiB")],
+)
+def test_a_number_with_its_unit(value, unit, words):
+    assert printing.counted(value, unit) == words
