@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 
@@ -117,4 +118,15 @@ async def test_what_the_function_raises_is_raised_to_the_caller():
     lane = Lane("wrong", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await lane.call(60)
+    lane.close()
+
+
+async def test_who_asks_while_others_do_gets_an_answer_each_time():
+    lane = Lane("shared", lambda: 1)
+
+    async def ask() -> None:
+        for _ in range(50):
+            assert await lane.call(60) == 1
+
+    await asyncio.gather(*(ask() for _ in range(3)))
     lane.close()

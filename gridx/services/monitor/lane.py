@@ -53,11 +53,13 @@ class Lane(Generic[T]):
         if self._pending is None or self._pending.done():
             self._pending, self._asked_at = loop.create_future(), loop.time()
             self._calls.put((loop, self._pending))
+        # Of its own: while one waits to go on, another may have asked anew.
+        pending = self._pending
         left_s = self._asked_at + timeout_s - loop.time()
-        done, _ = await asyncio.wait((self._pending,), timeout=max(0.0, left_s))
+        done, _ = await asyncio.wait((pending,), timeout=max(0.0, left_s))
         if not done:
             raise Stalled
-        return self._pending.result()
+        return pending.result()
 
     def close(self) -> None:
         """Let the thread end when its call comes back; nobody waits for that."""
