@@ -165,7 +165,8 @@ class SignIn:
                 raise Forbidden(
                     f"{self.user} cannot sign in: {safetext.line(closed.message)} "
                     "If the user exists, the password is not right.",
-                    closed.hint or "Ask the coordinator's administrator for an account.",
+                    "Make the account first, then start this worker with its password: gridx --coordinator "
+                    f"{self.url} login --register --invite CODE {self.user}, or ask the administrator for it.",
                 ) from None
             if unfit is not None:
                 raise Unauthenticated(
