@@ -74,6 +74,14 @@ def _strip(text: str) -> str:
     return "".join(kept)
 
 
+def _last_character(text: str) -> str:
+    """The last character of a clean text with the marks on it; empty for no text."""
+    start = len(text) - 1
+    while start > 0 and unicodedata.category(text[start]) in _MARKS:
+        start -= 1
+    return text[max(start, 0) :]
+
+
 class StreamCleaner:
     """Cleans bytes chunk by chunk; characters and escapes split between chunks are put together."""
 
@@ -82,11 +90,13 @@ class StreamCleaner:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._tail = ""
+        self._base = ""
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
         """Clean the next chunk. An unfinished escape is held back until it ends or proves to be endless."""
         text = self._tail + self._decoder.decode(data, final)
         self._tail = ""
+        before = self._base
         if not final:
             start = max(text.rfind("\x1b"), *(text.rfind(c) for c in "\x9b\x9d\x90\x98\x9e\x9f"))
             if start >= 0:
@@ -98,4 +108,7 @@ class StreamCleaner:
                     text = text[:start]
             elif text.endswith("\r"):
                 text, self._tail = text[:-1], "\r"
-        return clean(text, limit=max(len(text), 1))
+        # Marks belong to the character before them, also where that came with an earlier chunk.
+        cleaned = clean(self._base + text, limit=len(self._base) + len(text) + 1)
+        self._base = _last_character(cleaned)
+        return cleaned[len(before) :]

@@ -21,6 +21,11 @@ DEADLINE_S = 60.0
 """How long a condition may take before a test calls it a failure; generous, since machines are slow."""
 
 
+# Whoever runs the tests in the background of a script may ignore these; the processes of the tests must not.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 REQUIRED = os.environ.get("GRIDX_REQUIRE_ENGINE") == "1"
 """Set where an engine belongs to the surroundings: its tests then fail, and are not skipped, without one."""
 

@@ -105,3 +105,14 @@ def test_an_escape_that_never_ends_does_not_hold_the_stream_back():
     cleaner = safetext.StreamCleaner()
     held = "".join(cleaner.feed(b"\x1b]" + b"x" * 1000) for _ in range(10))
     assert "after" in held + cleaner.feed(b"\x07after\n", final=True)
+
+
+def test_a_mark_that_comes_a_chunk_later_stays_on_its_character():
+    cleaner = safetext.StreamCleaner()
+    assert [cleaner.feed(part) for part in (b"e", b"\xcc\x81", b"\xcc\x81" * 9, b"x")] == [
+        "e",
+        "\u0301",
+        "\u0301" * 3,
+        "x",
+    ]
+    assert safetext.StreamCleaner().feed(b"\xcc\x81") == ""

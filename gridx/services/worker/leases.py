@@ -56,5 +56,10 @@ class Leases:
 
     def lapsed(self) -> list[int]:
         """Attempts that are no longer ours."""
-        end = self._clock.monotonic() - self.lease_s
-        return [attempt_id for attempt_id, renewed_at in self._renewed_at.items() if renewed_at <= end]
+        now = self._clock.monotonic()
+        # Added as the coordinator adds, so that no rounding makes this side the later one.
+        return [
+            attempt_id
+            for attempt_id, renewed_at in self._renewed_at.items()
+            if renewed_at + self.lease_s <= now
+        ]
