@@ -165,8 +165,8 @@ class SignIn:
                 raise Forbidden(
                     f"{self.user} cannot sign in: {safetext.line(closed.message)} "
                     "If the user exists, the password is not right.",
-                    "Make the account first, then start this worker with its password: gridx --coordinator "
-                    f"{self.url} login --register --invite CODE {self.user}, or ask the administrator for it.",
+                    f"Make the account first: gridx --coordinator {self.url} login --register --invite CODE "
+                    f"{self.user}, or ask the administrator; then start this worker with its password.",
                 ) from None
             if unfit is not None:
                 raise Unauthenticated(
