@@ -133,7 +133,9 @@ class ProcessSandbox:
         if self._why:
             warnings.append(self._why)
         if not self._bwrap:
-            warnings.append(f"Jobs can reach the network and read what this user can read: {without}.")
+            warnings.append(
+                f"Jobs can reach the network and read what this user can read: {without.rstrip('.')}."
+            )
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 warnings.append("The worker runs as root, and so do its jobs; start it as another user.")
         if sys.platform != "linux":
