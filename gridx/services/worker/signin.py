@@ -90,6 +90,7 @@ class SignIn:
         self._token = token
         self._saved = credentials.of_worker(self.user)
         self._refused_fresh = False
+        self._typed: str | None = None
 
     async def token(self, http: aiohttp.ClientSession) -> str:
         """The token to use now; may ask for a password. Raises as :func:`sign_in`, and ``Unreachable``."""
@@ -136,12 +137,26 @@ class SignIn:
         await asyncio.to_thread(self._saved.forget, self.url)
 
     async def _by_password(self, http: aiohttp.ClientSession) -> Session:
-        password = await asyncio.to_thread(self._password, False) if self._password else None
+        # Kept while nobody answers: a person types it once, however long that takes.
+        if self._typed is None and self._password is not None:
+            self._typed = await asyncio.to_thread(self._password, False)
+        password = self._typed
         if not password:
             raise Unauthenticated(
                 f"There is no password for {self.user}, and no saved sign-in at {self.url} that is valid.",
                 "Give --password-file FILE or set GRIDX_PASSWORD.",
             )
+        try:
+            session = await self._register_or_log_in(http, password)
+        except (Unreachable, Unavailable, TooMany):
+            raise
+        except BaseException:
+            self._typed = None
+            raise
+        self._typed = None
+        return session
+
+    async def _register_or_log_in(self, http: aiohttp.ClientSession, password: str) -> Session:
         closed: Forbidden | None = None
         unfit: InvalidField | None = None
         try:

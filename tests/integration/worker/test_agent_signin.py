@@ -106,6 +106,23 @@ async def test_an_absent_coordinator_is_waited_for(grid, settings, caplog, until
     assert await asyncio.wait_for(signing, 60) in grid.tokens
 
 
+async def test_a_password_is_asked_for_once_however_long_the_coordinator_is_away(
+    grid, settings, caplog, until
+):
+    await grid.stop()
+    asked: list[bool] = []
+
+    def password(new: bool) -> str:
+        asked.append(new)
+        return "correct horse"
+
+    signing = asyncio.create_task(sign_in(settings(), password, rng=random.Random(1)))
+    await until(lambda: "cannot sign in yet" in caplog.text, "the wait to be told")
+    await grid.start()
+    assert await asyncio.wait_for(signing, 60) in grid.tokens
+    assert asked == [False]
+
+
 async def test_why_the_coordinator_is_not_reached_is_told_in_the_systems_words(settings, caplog, until, grid):
     await grid.stop()
     signing = asyncio.create_task(sign_in(settings(), lambda new: "correct horse"))
