@@ -405,6 +405,8 @@ async def test_pages_follow_each_other(engine, ann, make_spec):
     second = await engine.jobs.page(ann, limit=3, before=first.next)
     assert [job.id for job in (*first.jobs, *second.jobs)] == [job.id for job in reversed(jobs)]
     assert second.next is None
+    whole = await engine.jobs.page(ann, limit=5)
+    assert (len(whole.jobs), whole.next) == (5, None)
 
 
 async def test_an_ended_job_can_be_submitted_once_more(engine, ann):

@@ -222,11 +222,12 @@ class Jobs(WorkerSide):
         elif owner is not None and owner.casefold() != user.username.casefold():
             raise Forbidden("One sees one's own jobs only.", "Leave the owner out.")
         records = await self._store.job_page(
-            user_id=user_id, states=states, text=text, before=before, limit=limit
+            user_id=user_id, states=states, text=text, before=before, limit=limit + 1
         )
+        shown = records[:limit]
         return JobPage(
-            jobs=[self._view(record) for record in records],
-            next=records[-1].id if len(records) == limit else None,
+            jobs=[self._view(record) for record in shown],
+            next=shown[-1].id if len(records) > limit else None,
         )
 
     async def cancel(self, user: UserRecord, job_id: int) -> Job:
