@@ -146,6 +146,8 @@ class GridProcesses:
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("-m", "gridx.cli")
+    """What Python runs as a node."""
     nodes: list[Node] = field(default_factory=list)
     http_url: str = ""
     ws_url: str = ""
@@ -157,7 +159,7 @@ class GridProcesses:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gridx.cli", *args, "--no-ui"],
+                [sys.executable, *self.program, *args, "--no-ui"],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
