@@ -47,8 +47,8 @@ class Attempts:
         self._teller = teller
         self._pids = pids
         self._remembered: dict[int, bool] = {}
-        """Attempts that were here lately, oldest first, and whether the coordinator knows how they ended."""
-        self._drops: set[asyncio.Task[None]] = set()
+        """Attempts of this connection, oldest first, and whether the coordinator knows how they ended."""
+        self._drops: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         for entry, end in spool.recovered:
             self.reports[end.attempt_id] = Report(entry, end.runtime, end.started, end.finished)
@@ -66,10 +66,15 @@ class Attempts:
     def take(self, assignment: Assignment, *, offer: Offer, owner: str, standing: Standing) -> None:
         """Run an assignment, or refuse it and say why."""
         id = assignment.attempt_id
-        if id in self.reports or id in self.running or id in self._remembered:
+        if id in self.reports or id in self._remembered:
             log.debug("attempt %d was assigned twice", id)
             return
         self._remember(id)
+        if id in self.running or id in self._drops:
+            why = "another attempt of the same number is still being removed here"
+            log.warning("attempt %d of job %d is given back: %s", id, assignment.job_id, why)
+            self._teller.say(Released(attempt_id=id, reason=why))
+            return
         held = [attempt.assignment for attempt in self.running.values()]
         reason = refusal(assignment, offer=offer, held=held, owner=owner, standing=standing)
         if reason:
@@ -89,6 +94,14 @@ class Attempts:
         self.running[id], self.reports[id] = attempt, report
         self._leases.begin(id)
         self._tasks[id] = asyncio.create_task(self._run(attempt), name=f"attempt {id}")
+
+    def connected(self) -> None:
+        """A connection stands: nothing of the one before can come again.
+
+        A number that was here before is now that of another attempt: the coordinator's database is a copy of
+        some time ago, and its numbers are given anew.
+        """
+        self._remembered.clear()
 
     def cancel(self, attempt_ids: Iterable[int], reason: str) -> None:
         """End these as cancelled. One that is not here is answered, too: nobody waits for it in vain."""
@@ -149,7 +162,7 @@ class Attempts:
 
     async def close(self) -> None:
         """Wait for what is still being removed from the disk."""
-        pending = [*self._drops, *self._tasks.values()]
+        pending = [*self._drops.values(), *self._tasks.values()]
         if pending:
             await asyncio.wait(pending, timeout=KILL_S)
 
@@ -183,12 +196,12 @@ class Attempts:
         if self.reports.pop(entry.attempt_id, None) is None:
             return
         self._changed.set()
-        drop = asyncio.ensure_future(self._drop(entry))
-        self._drops.add(drop)
-        drop.add_done_callback(self._drops.discard)
+        self._drops[entry.attempt_id] = asyncio.create_task(self._drop(entry))
 
     async def _drop(self, entry: Entry) -> None:
         try:
             await self._spool.call(entry.drop)
         except OSError as error:
             log.warning("the spool of attempt %d stays: %s", entry.attempt_id, safetext.line(str(error)))
+        finally:
+            del self._drops[entry.attempt_id]

@@ -116,6 +116,7 @@ class Conversation:
                 offsets[resume.attempt_id] = resume.offsets
             else:
                 gone.append(Released(attempt_id=resume.attempt_id, reason="its lease ran out here"))
+        self.attempts.connected()
         self.outbox = Outbox(self._spool, self.attempts.reports, offsets, self._light_sample)
         self.outbox.put(self._light_sample(), *gone)
         if self.offer != hello.offer:

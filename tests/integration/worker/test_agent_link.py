@@ -137,6 +137,43 @@ async def test_attempts_that_are_not_current_any_more_are_dropped_at_the_reconne
     assert not grid.finished[1]
 
 
+async def test_a_number_that_is_given_anew_is_another_attempt(grid, join, sandbox, until):
+    """As after the coordinator's database was restored from a copy."""
+    agent = await join()
+    await grid.assign(1, job_id=101)
+    await until(lambda: grid.finished[1] and not agent._conversation.attempts.reports, "the first to be over")
+    grid.cut()
+    await until(lambda: len(grid.hellos) == 2, "the worker to be back")
+    grid.stored.clear()
+    await grid.assign(1, job_id=102)
+    await until(lambda: len(grid.finished[1]) == 2, "the second to end")
+    assert [request.job_id for request in sandbox.asked] == [101, 102]
+    assert grid.output(1) == b"hello 102\n"
+
+
+async def test_a_number_that_is_given_anew_too_soon_is_given_back(grid, join, sandbox, until):
+    gone = asyncio.Event()
+
+    async def will_not_go(request, sink, cancel):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await gone.wait()
+
+    sandbox.script = will_not_go
+    await join()
+    await grid.assign(1, job_id=101)
+    await until(lambda: 1 in sandbox.inside, "the job to run")
+    grid.over.add(1)
+    grid.cut()
+    await until(lambda: len(grid.hellos) == 2, "the worker to be back")
+    await grid.assign(1, job_id=102)
+    await until(lambda: grid.of(Released), "it to be given back")
+    gone.set()
+    await until(lambda: not sandbox.inside, "the first to go")
+    assert [request.job_id for request in sandbox.asked] == [101]
+
+
 async def test_an_attempt_that_was_lost_on_the_way_is_given_back_at_once(
     grid, join, sandbox, paced, monkeypatch, until
 ):
