@@ -9,7 +9,6 @@ import re
 import pytest
 
 from gridx.client import Client
-from gridx.errors import GridError
 from gridx.messages import AttemptState, JobSpec, JobState
 
 SPARE = {"timeout_s": 120, "memory_mb": 128, "cpus": 0.1}

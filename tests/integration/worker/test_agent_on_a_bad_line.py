@@ -3,84 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
+from kit.line import Line
 
 from gridx.errors import Conflict
 from gridx.services.worker.sandbox.base import RunOutcome
 
 SIZES = (0, 1, 100, 5_000, 70_000, 300_000)
-
-
-@dataclass
-class Line:
-    """A TCP proxy to a coordinator's workers' port.
-
-    Attributes:
-        cut_after: draws how many bytes a connection lives; None: as long as its ends want.
-        bytes_per_s: of each direction; None: as fast as it goes.
-        delay_s: draws the delay of each piece.
-        swallows: take everything and pass nothing on.
-    """
-
-    port: int
-    cut_after: Callable[[], int] | None = None
-    bytes_per_s: float | None = None
-    delay_s: Callable[[], float] | None = None
-    swallows: bool = False
-    connections: int = 0
-    url: str = ""
-    _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task] = field(default_factory=set)
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def stop(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader, writer) -> None:
-        self._tasks.add(asyncio.current_task())
-        self.connections += 1
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
-        left = [self.cut_after() if self.cut_after else 1 << 60]
-        pumps = {
-            asyncio.create_task(self._pump(reader, there_writer, left)),
-            asyncio.create_task(self._pump(there_reader, writer, left)),
-        }
-        self._tasks |= pumps
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            for end in (writer, there_writer):
-                end.transport.abort()
-
-    async def _pump(self, reader, writer, left) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(16 << 10):
-                if self.swallows:
-                    continue
-                if self.delay_s is not None:
-                    await asyncio.sleep(self.delay_s())
-                if self.bytes_per_s is not None:
-                    await asyncio.sleep(len(data) / self.bytes_per_s)
-                writer.write(data[: left[0]])
-                left[0] -= len(data)
-                if left[0] <= 0:
-                    return
-                await writer.drain()
 
 
 @pytest.fixture
