@@ -19,6 +19,14 @@ T = TypeVar("T")
 PASSWORD = "correct horse"
 ALL_DAY = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
 """A program that does not end by itself."""
+FIRST_NEVER_ENDS = """
+import os, time
+print("begun", flush=True)
+while os.environ["GRIDX_ATTEMPT"] == "1":
+    time.sleep(0.02)
+    print("." * 500, flush=True)
+"""
+"""A program whose first attempt writes a little again and again, and whose second ends at once."""
 
 
 def spec(code: str = "print('done')", **fields: Any) -> JobSpec:
@@ -87,6 +95,10 @@ class Grid:
 
         await self.until(look, f"{len(job_ids)} jobs to end", 120)
         return states
+
+    async def everything(self) -> list[int]:
+        """All jobs that there are, also those of which nobody was told."""
+        return list(await all_jobs(self.admin))
 
     async def load(self, stop: asyncio.Event) -> None:
         """Submit one job after the other and see each to its end; what is not answered is sent again."""

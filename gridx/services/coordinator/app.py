@@ -20,7 +20,7 @@ from gridx.services.coordinator.channel import Channel
 from gridx.services.coordinator.events import Hub
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
-from gridx.services.coordinator.listeners import STOP_S, Listener, bind, url
+from gridx.services.coordinator.listeners import STOP_S, Listener, allow_descriptors, bind, url
 from gridx.services.coordinator.metrics import Metrics
 from gridx.services.coordinator.sockets import Sockets
 from gridx.services.coordinator.store import Store
@@ -82,6 +82,7 @@ class Coordinator:
 
     async def _start(self) -> None:
         settings, clock, undo = self._settings, self._clock, self._undo
+        allow_descriptors()
         http, workers = await asyncio.to_thread(self._bind)
         store = await Store.open(settings.db_path, clock=clock)
         undo.push_async_callback(_within, STORE_S, "closing the database", store.close)

@@ -7,6 +7,7 @@ A port that is taken is found out before the database is opened or a user is mad
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -26,6 +27,22 @@ LINGER_S: Final = 2.0
 STOP_S: Final = 1.5
 """Requests under way may take so long when the coordinator stops; then they are cancelled."""
 BACKLOG: Final = 1024
+DESCRIPTORS: Final = 1 << 16
+"""Open files and sockets that are asked for; what a system gives at first is often too little for a fleet."""
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many sockets as the system allows it, up to ``DESCRIPTORS``."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Where it may not be, as on macOS past its own limit, it stays as it is.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(host: str, port: int, flag: str) -> socket.socket:
@@ -135,7 +152,10 @@ class Listener:
                 auto_decompress=False,
             )
 
-        self._server = await loop.create_server(connection, sock=self._socket, backlog=BACKLOG)
+        # Accepted one by one: when descriptors run out, asyncio before Python 3.13 fails and logs as often as
+        # its backlog says, which stops the loop for seconds. The socket's own queue is as long as before.
+        self._server = await loop.create_server(connection, sock=self._socket, backlog=1)
+        self._socket.listen(BACKLOG)
 
     async def stop(self) -> None:
         """Take no more connections, let what is under way end, close the rest."""
