@@ -355,7 +355,8 @@ class Lifecycle:
         if record.state.ended:
             self._ended(record, {record.user_id})
             return
-        if fault:
+        if fault or not live.accepted:
+            # A worker that is not reached would be given the job again and again; others have it first.
             self._backlog.broke(record.id, [live.worker_id])
         self._backlog.add(record)
         self.tell(record)
