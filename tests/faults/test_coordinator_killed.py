@@ -13,6 +13,8 @@ from kit.faults import ALL_DAY
 from gridx.messages import AttemptState, JobState
 
 KILLS = int(os.environ.get("GRIDX_TEST_KILLS", "8"))
+A_WHILE = "import time\nprint('begun', flush=True)\ntime.sleep(0.3)"
+"""A program whose start and end are told one after the other."""
 SEED = int(os.environ.get("GRIDX_TEST_SEED", secrets.randbits(32)))
 
 
@@ -61,10 +63,10 @@ async def test_killed_at_a_commit_all_or_nothing_is_there_and_the_resend_changes
     await grid.ended((await first).id)
 
     for operation in ("assign", "start", "finish"):
-        # It goes on for a moment, so that its start and its end are told apart.
         failpoint(f"{operation} {when}")
-        job = await grid.submit("import time\nprint('begun', flush=True)\ntime.sleep(0.3)")
+        submitted = asyncio.create_task(grid.answer(lambda key=operation: grid.submit(A_WHILE, key=key)))
         await back()
+        job = await submitted
         assert await grid.ended(job.id) == {job.id: JobState.SUCCEEDED}
         receipt = await grid.ann.receipt(job.id)
         states = [attempt.state for attempt in receipt.attempts]
