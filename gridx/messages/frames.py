@@ -51,7 +51,7 @@ class Hello(Frame, frozen=True):
     offer: Offer
     running: Annotated[list[Id], Meta(max_length=10_000)] = []
     """Attempts that it is executing."""
-    spooled: Annotated[list[Id], Meta(max_length=100_000)] = []
+    spooled: Annotated[list[Id], Meta(max_length=10_000)] = []
     """Attempts that ended and whose results were not acknowledged."""
 
 

@@ -43,7 +43,7 @@ log = logging.getLogger("gridx.worker")
 LEASE_TICKS: Final = 20
 """Looks at the leases in the time of one lease, and at least one a second."""
 MAX_RUNNING: Final = 10_000
-MAX_SPOOLED: Final = 100_000
+MAX_SPOOLED: Final = 10_000
 """Attempts that one hello may name."""
 
 

@@ -25,6 +25,7 @@ from gridx.messages import (
     Job,
     JobSpec,
     JobState,
+    MachineSample,
     Offer,
     Output,
     Runtime,
@@ -257,6 +258,28 @@ def make_spec():
 @pytest.fixture
 def make_offer():
     return offer
+
+
+@pytest.fixture
+def make_readings():
+    """What a machine says of its load."""
+    return lambda **fields: MachineSample(
+        **{
+            "cpu_percent": [1.0],
+            "load": None,
+            "memory_used_bytes": 1,
+            "memory_total_bytes": 2,
+            "swap_used_bytes": 0,
+            "disk_used_bytes": 0,
+            "disk_total_bytes": 0,
+            "disk_read_bps": 0,
+            "disk_write_bps": 0,
+            "net_rx_bps": 0,
+            "net_tx_bps": 0,
+            "gpus": [],
+            **fields,
+        }
+    )
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from gridx.messages import (
     AttemptState,
     Cancel,
     JobState,
+    Offering,
     Refused,
     Released,
     Renewed,
+    Sample,
 )
 from gridx.services.coordinator.store.records import Idempotency
 
@@ -262,6 +264,25 @@ async def test_a_sample_is_answered_with_its_number(engine, ann):
     assert engine.fleet.worker(worker.id).state_reason == "the engine is away"
     job = await engine.submit(ann)
     assert job.reason == "the only worker that could run it takes nothing now (1 unready)"
+
+
+async def test_of_what_a_message_says_of_the_worker_itself_the_last_word_counts(
+    engine, ann, make_offer, make_readings
+):
+    worker = await engine.worker(ann)
+    engine.hub.workers.clear()
+    readings = make_readings()
+    states = ("paused", "online") * 100
+    worker.say(
+        Sample(seq=1, attempts=[], sample=readings),
+        *(Sample(seq=n, attempts=[], state=state) for n, state in enumerate(states, 2)),
+        *(Offering(offer=make_offer(cpus=n)) for n in range(1, 50)),
+        Sample(seq=300, attempts=[], state="paused"),
+    )
+    assert len(engine.hub.workers) <= 2
+    shown = engine.fleet.worker(worker.id)
+    assert (shown.state, shown.sample, shown.offer.cpu_millis) == ("paused", readings, 49_000)
+    assert [frame.seq for frame in worker.all(Renewed)] == [*range(1, 202), 300]
 
 
 async def test_a_hundred_jobs_go_out_in_few_frames_and_never_over_capacity(engine, ann, make_spec):

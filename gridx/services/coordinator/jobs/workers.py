@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from gridx.config import Settings
 from gridx.errors import Conflict, Forbidden, NotFound
 from gridx.messages import (
@@ -143,18 +145,29 @@ class WorkerSide:
         self._fleet.disconnect(worker_id, link)
 
     def received(self, worker_id: int, link: Link, frames: Sequence[WorkerFrame]) -> None:
-        """Take what a worker sent, in order. Signs of life are answered at once; the rest is worked off."""
+        """Take what a worker sent, in order. Signs of life are answered at once; the rest is worked off.
+
+        Of what it says about itself only the last word counts, so that a message costs no more than one.
+        """
+        sample: Sample | None = None
+        offering: Offering | None = None
         for frame in frames:
             if isinstance(frame, Sample):
+                # One without readings leaves those of the one before.
+                known = sample.sample if sample else None
+                sample = frame if frame.sample is not None else replace(frame, sample=known)
                 strange = self._fleet.renew(worker_id, frame.attempts)
-                self._fleet.sampled(worker_id, frame)
                 link.send(Renewed(seq=frame.seq))
                 if strange:
                     link.send(Cancel(attempt_ids=strange, reason="not yours any more"))
             elif isinstance(frame, Offering):
-                self._fleet.offering(worker_id, frame.offer)
+                offering = frame
             elif not isinstance(frame, Hello):
                 self._lifecycle.take(worker_id, frame)
+        if offering is not None:
+            self._fleet.offering(worker_id, offering.offer)
+        if sample is not None:
+            self._fleet.sampled(worker_id, sample)
 
 
 def _no_worker(worker_id: int) -> NotFound:
