@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +163,15 @@ class Grid:
         assert answer.status == 201, answer.content
         return Person(self.url, self.session, name, answer.json["token"])
 
-    async def worker(self, owner: Person, *, identity: str = "a" * 32, **offer: Any) -> PlayedWorker:
+    async def worker(
+        self,
+        owner: Person,
+        *,
+        identity: str = "a" * 32,
+        running: Iterable[int] = (),
+        spooled: Iterable[int] = (),
+        **offer: Any,
+    ) -> PlayedWorker:
         """A worker of a user that has said hello and was welcomed."""
         socket = await self.session.ws_connect(self.coordinator.ws_url, headers=owner.headers)
         hello = Hello(
@@ -171,6 +179,8 @@ class Grid:
             version="0",
             identity=identity,
             name=f"{owner.name}-machine",
+            running=list(running),
+            spooled=list(spooled),
             offer=Offer(
                 **{
                     "cpu_millis": 4000,
