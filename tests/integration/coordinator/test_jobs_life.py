@@ -124,8 +124,11 @@ async def test_output_is_stored_once_however_often_it_is_sent_and_never_past_the
     data = await engine.until(whole, "the output to be stored")
     assert data.startswith(b"abcdefghxxxx")
     assert len(data) == 1024 + 4096
-    told = b"".join(data for *_, data in engine.hub.output)
-    assert told == data
+
+    async def told() -> bool:
+        return b"".join(data for *_, data in engine.hub.output) == data
+
+    await engine.until(told, "all of it, and nothing twice, to be told")
     worker.finish(id, stdout_bytes=200_008)
     await engine.state(ann, job.id, JobState.SUCCEEDED)
 
