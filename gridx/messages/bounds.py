@@ -6,14 +6,16 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MICROCREDITS: Final = 1_000_000
 """Microcredits in one credit."""
 
 MAX_CODE_BYTES: Final = 1 << 20
-MAX_BODY_BYTES: Final = 2 << 20
+MAX_BODY_BYTES: Final = 8 << 20
 MAX_FRAME_BYTES: Final = 4 << 20
 MAX_OUTPUT_FRAME_BYTES: Final = 256 << 10
+MAX_ARRAY: Final = 100_000
+"""Elements of an array, whatever the coordinator's own cap."""
 MAX_BATCH: Final = 256
 """Frames in one WebSocket message."""
 

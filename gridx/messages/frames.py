@@ -23,6 +23,7 @@ from gridx.messages.bounds import (
     UserName,
     Wire,
 )
+from gridx.messages.files import MAX_INPUTS, MAX_OUTPUT_FILES, FileCaps, InputFile, LeftFile, OutputFile
 from gridx.messages.jobs import Outcome
 from gridx.messages.machines import MachineSample, Offer
 
@@ -113,6 +114,10 @@ class Finished(Frame, frozen=True):
     peak_memory_bytes: Count | None = None
     stdout_bytes: Count = 0
     stderr_bytes: Count = 0
+    files: Annotated[list[OutputFile], Meta(max_length=MAX_OUTPUT_FILES)] = []
+    """What the job left in ``out/``; each was uploaded before this is sent."""
+    left: Annotated[list[LeftFile], Meta(max_length=100)] = []
+    """What of it did not come, and why; the first hundred."""
 
 
 class Released(Frame, frozen=True):
@@ -165,6 +170,12 @@ class Assignment(Wire, frozen=True):
     timeout_s: Annotated[int, Meta(ge=1, le=30 * 86400)]
     runtime: RuntimeName
     output_cap_bytes: Annotated[int, Meta(ge=0, le=1 << 30)]
+    inputs: Annotated[list[InputFile], Meta(max_length=2 * MAX_INPUTS)] = []
+    outputs: Annotated[list[Line], Meta(max_length=100)] = []
+    """Patterns of the names below ``out/`` that are wanted; none: nothing is."""
+    out_files: FileCaps = FileCaps(total_bytes=0, files=0, depth=1)
+    array_index: Count | None = None
+    array_count: Count | None = None
 
 
 class Assign(Frame, frozen=True):

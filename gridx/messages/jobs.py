@@ -6,11 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, UnsetType, field
 
 from gridx.messages.bounds import (
+    MAX_ARRAY,
     MAX_CODE_BYTES,
     Argument,
+    Count,
     EnvName,
     Id,
     Line,
@@ -20,6 +22,7 @@ from gridx.messages.bounds import (
     UserName,
     Wire,
 )
+from gridx.messages.files import MAX_INPUTS, InputFile
 
 
 class JobState(StrEnum):
@@ -73,14 +76,49 @@ class AttemptState(StrEnum):
 Outcome = Literal["succeeded", "failed", "timed_out", "out_of_memory", "cancelled", "broken"]
 
 
+Arguments = Annotated[list[Argument], Meta(max_length=1000)]
+Inputs = Annotated[list[InputFile], Meta(max_length=MAX_INPUTS)]
+
+
+class ArraySpec(Wire, frozen=True):
+    """Many jobs from one spec. Each sees its index as ``GRIDX_INDEX`` and the count as ``GRIDX_COUNT``.
+
+    Exactly one of ``count``, ``args`` and ``inputs`` says how many there are. ``args`` and ``inputs`` of an
+    element come after those of the spec.
+    """
+
+    count: Annotated[int, Meta(ge=1, le=MAX_ARRAY)] | None = None
+    args: Annotated[list[Arguments], Meta(min_length=1, max_length=MAX_ARRAY)] | None = None
+    inputs: Annotated[list[Inputs], Meta(min_length=1, max_length=MAX_ARRAY)] | None = None
+    """An element with inputs of its own gets their paths as arguments too."""
+    first: Count = 0
+    """Index of the first element."""
+    max_fails: Annotated[int, Meta(ge=0, le=MAX_ARRAY)] | None = None
+    """With more elements failed than this, those that wait are cancelled."""
+    max_credits: Microcredits | None = None
+    """What the whole array may cost; no more is held, and elements start while it lasts."""
+
+
+class Dependency(Wire, frozen=True):
+    """A job, or an array, that has to end first. ``success``: and to succeed; else this job is cancelled."""
+
+    job_id: Id
+    when: Literal["success", "end"] = "success"
+
+
 class JobSpec(Wire, frozen=True):
-    """What a user submits. ``cpus`` may be a fraction in steps of a thousandth; ``memory_mb`` is in MiB."""
+    """What a user submits. ``cpus`` may be a fraction in steps of a thousandth; ``memory_mb`` is in MiB.
+
+    ``max_attempts`` counts executions that a machine spoilt. ``retries`` are for the program's own failures:
+    so many more executions, each paid, the first ``retry_delay_s`` after the failure and each later one after
+    twice the time. ``outputs`` are patterns of names below ``out/``; what matches none stays behind.
+    """
 
     code: Annotated[str, Meta(max_length=MAX_CODE_BYTES)]
     language: Line = "python"
     user_id: UserName | int | None = None
     name: Line = ""
-    args: Annotated[list[Argument], Meta(max_length=1000)] = []
+    args: Arguments = []
     env: Annotated[dict[EnvName, Argument], Meta(max_length=200)] = {}
     cpus: Annotated[float, Meta(ge=0.1, le=1024)] = 1.0
     memory_mb: Annotated[int, Meta(ge=32, le=4 << 20)] = 512
@@ -90,6 +128,14 @@ class JobSpec(Wire, frozen=True):
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
     runtime: RuntimeName | None = None
     python: PythonVersion | None = None
+    inputs: Inputs = []
+    outputs: Annotated[list[Annotated[Line, Meta(min_length=1)]], Meta(max_length=100)] = field(
+        default_factory=lambda: ["*"]
+    )
+    retries: Annotated[int, Meta(ge=0, le=20)] = 0
+    retry_delay_s: Annotated[int, Meta(ge=0, le=86400)] = 5
+    after: Annotated[list[Dependency], Meta(max_length=100)] = []
+    array: ArraySpec | None = None
 
 
 class JobBatch(Wire, frozen=True):
@@ -115,8 +161,27 @@ class Attempt(Wire, frozen=True):
     gpus: list[str] = []
 
 
+class ArrayProgress(Wire, frozen=True):
+    """Where the elements of an array are; the counts add up to ``count``."""
+
+    count: int
+    queued: int
+    running: int
+    """Assigned, running or being cancelled."""
+    succeeded: int
+    failed: int
+    """Failed, timed out, out of memory or lost."""
+    cancelled: int
+    max_fails: int | None = None
+    max_credits: Microcredits | None = None
+
+
 class Job(Wire, frozen=True):
     """A job as its owner sees it. ``spec`` and ``attempts`` come with a single job, not in listings.
+
+    An array is shown as one job with ``array``: its state is ``queued`` until an element starts, ``running``
+    until the last has ended, then ``succeeded`` if all did, ``cancelled`` if it was, else ``failed``. Its
+    ``hold`` is what is held now, its ``charge`` the sum. An element is a job with ``array_id``.
 
     ``reason`` says why it waits while it waits, and how it ended once it has ended.
     """
@@ -152,6 +217,17 @@ class Job(Wire, frozen=True):
     charge: Microcredits = 0
     retry_of: int | None = None
     queue_position: int | None = None
+    retries: int = 0
+    failures: int = 0
+    """Attempts that failed by the program's own fault and were, or are to be, tried again."""
+    not_before: datetime | None = None
+    """When a failed program is tried again, at the earliest."""
+    array: ArrayProgress | None = None
+    array_id: int | None = None
+    array_index: int | None = None
+    files: int = 0
+    file_bytes: int = 0
+    """Files that came back, and their bytes."""
     spec: JobSpec | UnsetType = UNSET
     attempts: list[Attempt] | UnsetType = UNSET
 
