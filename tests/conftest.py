@@ -271,6 +271,12 @@ def processes(tmp_path: Path) -> Iterator[GridProcesses]:
 
 
 @pytest.fixture(scope="module")
+def module_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridProcesses]:
+    """A grid of real processes for all tests of a module."""
+    yield from _until_stopped(GridProcesses(tmp_path_factory.mktemp("grid")))
+
+
+@pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridProcesses]:
     """A coordinator and a worker of ann for all tests of a module; ann, bob and the admin are signed in."""
     grid = GridProcesses(tmp_path_factory.mktemp("standing"))
