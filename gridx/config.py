@@ -46,6 +46,8 @@ class CoordinatorSettings(Section, frozen=True):
     lease_s: Seconds = 90.0
     output_cap_bytes: Annotated[int, Meta(ge=1024, le=256 << 20)] = 1 << 20
     max_queued_per_user: Annotated[int, Meta(ge=1)] = 20_000
+    max_array: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
+    """Elements that one array may have."""
 
 
 class AuthSettings(Section, frozen=True):
@@ -79,6 +81,22 @@ class SchedulerSettings(Section, frozen=True):
 
     half_life_s: Seconds = 3600.0
     reserve_after_s: Seconds = 60.0
+
+
+class FileSettings(Section, frozen=True):
+    """``[files]``: what users may send, get back and keep. Sizes are in MiB."""
+
+    max_file_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024
+    """The largest single file that is taken."""
+    quota_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 5120
+    """What one user's uploads and jobs' files may take together."""
+    keep_days: Annotated[int, Meta(ge=1, le=3650)] = 14
+    """How long files and printed output are kept after their last use."""
+    out_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """What one job may give back, all files together."""
+    out_files: Annotated[int, Meta(ge=0, le=2000)] = 1000
+    out_depth: Annotated[int, Meta(ge=1, le=100)] = 16
+    """Folders below each other in ``out/``."""
 
 
 class WorkerSettings(Section, frozen=True):
@@ -145,6 +163,7 @@ class Settings(Section, frozen=True):
     coordinator: CoordinatorSettings = CoordinatorSettings()
     auth: AuthSettings = AuthSettings()
     credits: CreditSettings = CreditSettings()
+    files: FileSettings = FileSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     worker: WorkerSettings = WorkerSettings()
     client: ClientSettings = ClientSettings()

@@ -213,7 +213,7 @@ FAILING_DISK = textwrap.dedent(
         store.on_failure(lambda error: (print("failure", error), told.set()))
         # Writes past this size fail with EFBIG, which is an I/O error to SQLite.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
         async def create(number):
             user = await store.create_user(f"user{number}", "hash" * 500)
             print("made", user.username)

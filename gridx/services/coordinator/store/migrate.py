@@ -77,20 +77,35 @@ def migrate(db: sqlite3.Connection, path: Path, steps: list[Migration] | None = 
             "Install the newer version again, or restore a backup from before.",
         )
     applied = 0
-    for step in steps[version:]:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in statements(step.sql):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {step.version}")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        applied += 1
+    # A table that is made anew is dropped in between, which references to it would forbid. So those
+    # are checked at the end of each step instead.
+    enforced = db.execute("PRAGMA foreign_keys").fetchone()[0]
+    db.execute("PRAGMA foreign_keys = OFF")
+    try:
+        for step in steps[version:]:
+            _apply(db, step)
+            applied += 1
+    finally:
+        db.execute(f"PRAGMA foreign_keys = {enforced}")
     return applied
+
+
+def _apply(db: sqlite3.Connection, step: Migration) -> None:
+    """One step, whole or not at all."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements(step.sql):
+            db.execute(statement)
+        broken = db.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is not None:
+            raise sqlite3.IntegrityError(f"{step.name}: row {broken[1]} of {broken[0]} refers to nothing")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {step.version}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def look_over(db: sqlite3.Connection, path: Path) -> None:

@@ -97,8 +97,18 @@ class Job(Model):
     signal = fields.BigIntField(null=True)
     peak_memory_bytes = fields.BigIntField(null=True)
     retry_of: fields.ForeignKeyNullableRelation[Job] = fields.ForeignKeyField(
-        "grid.Job", related_name="retries", null=True, source_field="retry_of"
+        "grid.Job", related_name="retried_as", null=True, source_field="retry_of"
     )
+    array: fields.ForeignKeyNullableRelation[Array] = fields.ForeignKeyField(
+        "grid.Array", related_name="elements", null=True
+    )
+    array_index = fields.BigIntField(null=True)
+    retries = fields.BigIntField(default=0)
+    retry_delay_s = fields.BigIntField(default=0)
+    failures = fields.BigIntField(default=0)
+    not_before = fields.BigIntField(null=True)
+    files = fields.BigIntField(default=0)
+    file_bytes = fields.BigIntField(default=0)
 
     class Meta:
         table = "jobs"
@@ -113,9 +123,75 @@ class JobPayload(Model):
     code = fields.TextField()
     args = fields.TextField()
     env = fields.TextField()
+    inputs = fields.TextField(default="[]")
+    outputs = fields.TextField(default='["*"]')
 
     class Meta:
         table = "job_payloads"
+
+
+class Array(Model):
+    """Many jobs of one submission: what they share, where they are, and what is held for all of them."""
+
+    id = fields.BigIntField(primary_key=True, generated=False)
+    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("grid.User", related_name="arrays")
+    name = fields.TextField()
+    count = fields.BigIntField()
+    first_index = fields.BigIntField()
+    total_count = fields.BigIntField()
+    max_fails = fields.BigIntField(null=True)
+    max_credits = fields.BigIntField(null=True)
+    unit = fields.BigIntField()
+    hold = fields.BigIntField()
+    held = fields.BigIntField()
+    charge = fields.BigIntField(default=0)
+    open_charge = fields.BigIntField(default=0)
+    queued = fields.BigIntField()
+    running = fields.BigIntField(default=0)
+    succeeded = fields.BigIntField(default=0)
+    failed = fields.BigIntField(default=0)
+    cancelled = fields.BigIntField(default=0)
+    state = fields.TextField()
+    reason = fields.TextField(default="")
+    code = fields.TextField()
+    args = fields.TextField()
+    env = fields.TextField()
+    inputs = fields.TextField(default="[]")
+    outputs = fields.TextField(default='["*"]')
+    created_at = fields.BigIntField()
+    started_at = fields.BigIntField(null=True)
+    ended_at = fields.BigIntField(null=True)
+    retry_of = fields.BigIntField(null=True)
+
+    class Meta:
+        table = "arrays"
+
+
+class ArrayElement(Model):
+    """What an element has of its own: arguments and inputs, as JSON."""
+
+    id = fields.BigIntField(primary_key=True)
+    array: fields.ForeignKeyRelation[Array] = fields.ForeignKeyField("grid.Array", related_name="own_parts")
+    position = fields.BigIntField()
+    args = fields.TextField()
+    inputs = fields.TextField(default="[]")
+
+    class Meta:
+        table = "array_elements"
+        unique_together = (("array", "position"),)
+
+
+class Dependency(Model):
+    """A job or array that waits for another; both by number, of a job or of an array."""
+
+    id = fields.BigIntField(primary_key=True)
+    job_id = fields.BigIntField()
+    parent_id = fields.BigIntField()
+    needs = fields.TextField()
+
+    class Meta:
+        table = "dependencies"
+        unique_together = (("job_id", "parent_id"),)
 
 
 class Attempt(Model):
@@ -191,6 +267,9 @@ class Transaction(Model):
     attempt: fields.ForeignKeyNullableRelation[Attempt] = fields.ForeignKeyField(
         "grid.Attempt", related_name="transactions", null=True
     )
+    array: fields.ForeignKeyNullableRelation[Array] = fields.ForeignKeyField(
+        "grid.Array", related_name="transactions", null=True
+    )
     note = fields.TextField(default="")
     at = fields.BigIntField()
 
@@ -229,3 +308,81 @@ class IdempotencyKey(Model):
     class Meta:
         table = "idempotency_keys"
         unique_together = (("user", "kind", "key"),)
+
+
+class Blob(Model):
+    """The content of a file, by its SHA-256."""
+
+    id = fields.BigIntField(primary_key=True)
+    digest = fields.BinaryField()
+    size = fields.BigIntField()
+    created_at = fields.BigIntField()
+
+    class Meta:
+        table = "blobs"
+
+
+class Upload(Model):
+    """A blob that a user has sent, and may use."""
+
+    id = fields.BigIntField(primary_key=True)
+    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("grid.User", related_name="uploads")
+    blob: fields.ForeignKeyRelation[Blob] = fields.ForeignKeyField("grid.Blob", related_name="uploads")
+    used_at = fields.BigIntField()
+
+    class Meta:
+        table = "uploads"
+        unique_together = (("user", "blob"),)
+
+
+class InputUse(Model):
+    """A blob that a job or an array, by number, is given."""
+
+    id = fields.BigIntField(primary_key=True)
+    job_id = fields.BigIntField()
+    blob: fields.ForeignKeyRelation[Blob] = fields.ForeignKeyField("grid.Blob", related_name="uses")
+
+    class Meta:
+        table = "input_uses"
+        unique_together = (("job_id", "blob"),)
+
+
+class SentBlob(Model):
+    """A blob that a worker has sent for an attempt whose end has not been told yet."""
+
+    id = fields.BigIntField(primary_key=True)
+    attempt: fields.ForeignKeyRelation[Attempt] = fields.ForeignKeyField(
+        "grid.Attempt", related_name="sent_blobs"
+    )
+    blob: fields.ForeignKeyRelation[Blob] = fields.ForeignKeyField("grid.Blob", related_name="sent_for")
+
+    class Meta:
+        table = "sent_blobs"
+        unique_together = (("attempt", "blob"),)
+
+
+class OutputFile(Model):
+    """A file that an attempt gave back."""
+
+    id = fields.BigIntField(primary_key=True)
+    attempt: fields.ForeignKeyRelation[Attempt] = fields.ForeignKeyField("grid.Attempt", related_name="files")
+    path = fields.TextField()
+    blob: fields.ForeignKeyRelation[Blob] = fields.ForeignKeyField("grid.Blob", related_name="outputs")
+
+    class Meta:
+        table = "output_files"
+        unique_together = (("attempt", "path"),)
+
+
+class LeftFile(Model):
+    """Something in ``out/`` that did not come back, and why."""
+
+    id = fields.BigIntField(primary_key=True)
+    attempt: fields.ForeignKeyRelation[Attempt] = fields.ForeignKeyField(
+        "grid.Attempt", related_name="left_files"
+    )
+    path = fields.TextField()
+    why = fields.TextField()
+
+    class Meta:
+        table = "left_files"
