@@ -18,7 +18,9 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec import field as default
 
+from gridx import hours
 from gridx.errors import ConfigError
+from gridx.messages.bounds import UserName
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=10 * 365 * 86400)]
@@ -40,11 +42,15 @@ class CoordinatorSettings(Section, frozen=True):
     """Empty: every interface for a coordinator, loopback for standalone."""
     http_port: Port = 8081
     ws_port: Port = 8080
+    tls: str = "off"
+    """``off``, ``auto`` (a certificate is made at the first start), or ``CERT,KEY``: two PEM files."""
     db_path: str = ""
     """Empty: ``grid.db`` in the data folder."""
     heartbeat_s: Seconds = 2.0
     lease_s: Seconds = 90.0
     output_cap_bytes: Annotated[int, Meta(ge=1024, le=256 << 20)] = 1 << 20
+    max_connections_per_address: Annotated[int, Meta(ge=8, le=65536)] = 1024
+    """Of users and workers together. A proxy in front is one address."""
     max_queued_per_user: Annotated[int, Meta(ge=1)] = 20_000
     max_array: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
     """Elements that one array may have."""
@@ -81,6 +87,8 @@ class SchedulerSettings(Section, frozen=True):
 
     half_life_s: Seconds = 3600.0
     reserve_after_s: Seconds = 60.0
+    max_running_per_user: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Jobs that one user may have running at once; 0: as many as fit."""
 
 
 class FileSettings(Section, frozen=True):
@@ -124,7 +132,21 @@ class WorkerSettings(Section, frozen=True):
     """Containers kept started ahead, so that a job need not wait for one."""
     reuse: bool = True
     """Run the same owner's next job in the same container, after a full clean."""
+    disk_mb: Annotated[int, Meta(ge=16, le=1 << 30)] = 10_240
+    """What jobs may use of the disk here: their input files that are kept, output and results not yet sent."""
     own_jobs_only: bool = False
+    only_users: list[UserName] = []
+    """Whose jobs are taken beside the owner's; none named: everybody's."""
+    hours: str = ""
+    """When jobs may run, in local time, like ``mon-fri 18:00-08:00, sat-sun``; empty: always."""
+    max_load: Annotated[float, Meta(gt=0, le=4096)] | None = None
+    """New jobs are taken while other programs keep fewer processors busy than this; unset: always."""
+    only_when_idle_s: Seconds | None = None
+    """Jobs may run when there was no keyboard, mouse or terminal input for so long; unset: always."""
+    on_battery: bool = True
+    """False: jobs may run on mains power only."""
+    when_closed: Literal["finish", "give_back"] = "finish"
+    """What becomes of running jobs when hours end, somebody comes back or the mains power goes."""
     drain_s: Seconds = 30.0
     """How long running jobs may still take when the worker is told to stop."""
 
@@ -192,6 +214,14 @@ class Settings(Section, frozen=True):
             if self.coordinator.db_path
             else self.data_path / "grid.db"
         )
+
+    @property
+    def tls_files(self) -> tuple[Path, ...]:
+        """Certificate and key of one's own; none where ``tls`` is ``off`` or ``auto``."""
+        if self.coordinator.tls in ("off", "auto"):
+            return ()
+        parts = [part.strip() for part in self.coordinator.tls.split(",")]
+        return tuple(Path(part).expanduser() for part in parts if part)
 
 
 # Names that are shorter than GRIDX_SECTION_KEY, for what is set most.
@@ -273,12 +303,19 @@ def load(
         raise _explain(error, tree) from None
     for name in ("signup_grant", "core_hour", "gib_hour", "gpu_hour"):
         microcredits(getattr(settings.credits, name), f"credits.{name}")
+    if settings.coordinator.tls not in ("off", "auto") and len(settings.tls_files) != 2:
+        raise ConfigError(
+            f"coordinator.tls = {settings.coordinator.tls!r} is not allowed.",
+            "It must be off, auto, or the files of a certificate and of its key with a comma: CERT,KEY.",
+            key="coordinator.tls",
+        )
     if not 0 <= settings.credits.fee_percent <= 100:
         raise ConfigError(
             f"credits.fee_percent = {settings.credits.fee_percent} is not allowed.",
             "It must be a number from 0 to 100.",
             key="credits.fee_percent",
         )
+    hours.parse(settings.worker.hours)
     return settings
 
 
@@ -388,6 +425,8 @@ def _allowed(key: tuple[str, ...]) -> str:
     """What a key takes, in words."""
     kind = keys()[key]
     bounds = ""
+    if get_origin(kind) in (Union, type(int | None)):
+        kind = next(k for k in get_args(kind) if k is not type(None))
     while get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
         for note in notes:
@@ -400,13 +439,7 @@ def _allowed(key: tuple[str, ...]) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
-        return "a list of texts"
-    if get_origin(kind) in (Union, type(int | None)):
-        kind = next(k for k in get_args(kind) if k is not type(None))
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif get_origin(kind) is list:
-            return "a list of texts"
+        return "a list of user names" if get_args(kind) == (UserName,) else "a list of texts"
     words = {
         int: "a whole number",
         float: "a number",
