@@ -133,9 +133,9 @@ class WorkerSettings(Section, frozen=True):
     reuse: bool = True
     """Run the same owner's next job in the same container, after a full clean."""
     disk_mb: Annotated[int, Meta(ge=16, le=1 << 30)] = 10_240
-    """What jobs may use of the disk here: their input files that are kept, output and results not yet sent."""
+    """What jobs may use of the disk here: input files that are kept, output and results not yet sent."""
     own_jobs_only: bool = False
-    only_users: list[UserName] = []
+    only_users: Annotated[list[UserName], Meta(max_length=100)] = []
     """Whose jobs are taken beside the owner's; none named: everybody's."""
     hours: str = ""
     """When jobs may run, in local time, like ``mon-fri 18:00-08:00, sat-sun``; empty: always."""
@@ -432,14 +432,19 @@ def _allowed(key: tuple[str, ...]) -> str:
         for note in notes:
             parts = [
                 f"{word} {getattr(note, name):,}"
-                for name, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
+                for name, word in (
+                    ("ge", "at least"),
+                    ("gt", "more than"),
+                    ("le", "at most"),
+                    ("max_length", "at most"),
+                )
                 if getattr(note, name, None) is not None
             ]
             bounds = ", " + " and ".join(parts) if parts else bounds
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
-        return "a list of user names" if get_args(kind) == (UserName,) else "a list of texts"
+        return ("a list of user names" if get_args(kind) == (UserName,) else "a list of texts") + bounds
     words = {
         int: "a whole number",
         float: "a number",

@@ -102,6 +102,7 @@ from gridx.messages.frames import (
     Released,
     Renewed,
     Resume,
+    Resumed,
     Sample,
     Started,
     StreamOffsets,
@@ -126,7 +127,17 @@ from gridx.messages.jobs import (
     Quote,
     Receipt,
 )
-from gridx.messages.machines import Gpu, GpuSample, Health, MachineSample, Offer, Runtime, Worker, WorkerPage
+from gridx.messages.machines import (
+    Gpu,
+    GpuSample,
+    Health,
+    MachineSample,
+    Offer,
+    PauseOrder,
+    Runtime,
+    Worker,
+    WorkerPage,
+)
 
 __all__ = [
     "ENDED",
@@ -205,6 +216,7 @@ __all__ = [
     "OutputFile",
     "Password",
     "Pause",
+    "PauseOrder",
     "Percent",
     "PriceLine",
     "PythonVersion",
@@ -217,6 +229,7 @@ __all__ = [
     "Released",
     "Renewed",
     "Resume",
+    "Resumed",
     "Runtime",
     "RuntimeName",
     "Sample",

@@ -54,6 +54,8 @@ class Hello(Frame, frozen=True):
     """Attempts that it is executing."""
     spooled: Annotated[list[Id], Meta(max_length=10_000)] = []
     """Attempts that ended and whose results were not acknowledged."""
+    released: Annotated[list[Id], Meta(max_length=10_000)] = []
+    """Attempts that it gave back and of which it was not told that this is known."""
 
 
 class Sample(Frame, frozen=True):
@@ -62,7 +64,7 @@ class Sample(Frame, frozen=True):
     seq: Count
     attempts: Annotated[list[Id], Meta(max_length=10_000)]
     sample: MachineSample | None = None
-    state: Literal["online", "paused", "draining", "unready"] = "online"
+    state: Literal["online", "paused", "closed", "draining", "unready"] = "online"
     state_reason: Line = ""
 
 
@@ -127,7 +129,13 @@ class Released(Frame, frozen=True):
     reason: Line
 
 
-WorkerFrame = Hello | Sample | Offering | Accepted | Refused | Started | Output | Finished | Released
+class Resumed(Frame, frozen=True):
+    """The owner, at the machine, lets it take jobs again: a pause that the coordinator keeps is over, too."""
+
+
+WorkerFrame = (
+    Hello | Sample | Offering | Accepted | Refused | Started | Output | Finished | Released | Resumed
+)
 
 
 # -- coordinator -> worker ---------------------------------------------------------------------------------
@@ -207,6 +215,10 @@ class Pause(Frame, frozen=True):
     """Take nothing new until resumed."""
 
     paused: bool
+    give_back: bool = False
+    """What runs is given back at once."""
+    by_owner: bool = False
+    """The worker's own owner wants it: a resume then ends a pause that was made at the machine, too."""
 
 
 class Drain(Frame, frozen=True):

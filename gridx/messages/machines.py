@@ -17,6 +17,7 @@ from gridx.messages.bounds import (
     Percent,
     PythonVersion,
     RuntimeName,
+    UserName,
     Wire,
 )
 
@@ -81,6 +82,10 @@ class Offer(Wire, frozen=True):
     isolated: bool = True
     """False where the sandbox is no wall; such a worker is given its own owner's jobs only."""
     own_jobs_only: bool = False
+    only_users: Annotated[list[UserName], Meta(max_length=100)] = []
+    """Whose jobs it takes beside its owner's; none named: everybody's."""
+    rules: Annotated[list[Line], Meta(max_length=16)] = []
+    """What else its owner allows, in words: hours, load, presence, power. The worker itself sees to it."""
     warnings: Annotated[list[Line], Meta(max_length=32)] = []
 
 
@@ -90,7 +95,8 @@ class Worker(Wire, frozen=True):
     id: Id
     name: str
     owner: str
-    state: Literal["online", "offline", "paused", "draining", "unready"]
+    state: Literal["online", "offline", "paused", "closed", "draining", "unready"]
+    """``paused``: somebody said so. ``closed``: what its owner allows is not so now; it opens by itself."""
     state_reason: str = ""
     offer: Offer | None = None
     free_cpu_millis: int = 0
@@ -103,6 +109,12 @@ class Worker(Wire, frozen=True):
     version: str = ""
     sample: MachineSample | None = None
     earned: Microcredits = 0
+
+
+class PauseOrder(Wire, frozen=True):
+    """How a worker is paused: what runs there goes on, or is given back at once."""
+
+    give_back: bool = False
 
 
 class WorkerPage(Wire, frozen=True):
