@@ -39,6 +39,7 @@ async def test_a_program_sees_its_arguments_its_environment_and_nothing_of_the_w
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/job",
         "LANG": "C.UTF-8",
+        "USER": "nobody",
         "MINE": "1",
         "GRIDX_JOB": "7",
         "GRIDX_ATTEMPT": "3",

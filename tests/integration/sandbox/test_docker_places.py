@@ -213,3 +213,47 @@ async def test_many_owners_at_once_each_get_their_own(open_box):
     box = await open_box()
     results = await asyncio.gather(*(box.run(f"print({n})", owner=f"owner{n}") for n in range(6)))
     assert [result.ok().stdout for result in results] == [f"{n}\n".encode() for n in range(6)]
+
+
+async def test_a_job_finds_no_connection_of_another_owner_s_in_the_network_it_inherits(open_box):
+    leave = """
+import os, socket
+server = socket.create_server(("127.0.0.1", 4321))
+near = socket.create_connection(server.getsockname())
+far, _ = server.accept()
+near.close(); far.close()
+print(os.readlink("/proc/self/ns/net"))
+raise SystemExit(0)
+"""
+    look = """
+import os
+print(os.readlink("/proc/self/ns/net"))
+for kind in ("tcp", "tcp6", "udp", "unix"): print(kind, open("/proc/net/" + kind).read().count("\\n") - 1)
+"""
+    box = await open_box(warm=0, reuse=False)
+    (network,) = (await box.run(leave, owner="ann")).ok().lines
+    (await box.run("pass", owner="ann")).ok()
+    found = (await box.run(look, owner="bob")).ok().lines
+    assert found == [network, "tcp 0", "tcp6 0", "udp 0", "unix 0"]
+
+
+async def test_what_the_kernel_counts_for_a_user_is_each_job_s_own(box):
+    take = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+taken = []
+while (fd := libc.inotify_init()) >= 0: taken.append(fd)
+print(len(taken), flush=True)
+while not os.path.exists("/tmp/never"): time.sleep(0.05)
+"""
+    cancel = asyncio.Event()
+    taking = asyncio.create_task(box.run(take, owner="ann", cancel=cancel))
+    await asyncio.wait_for(box.started.wait(), 60)
+    try:
+        code = "import ctypes, os; print(ctypes.CDLL(None).inotify_init() >= 0, os.getuid())"
+        here, mine = (await box.run(code, owner="bob")).ok().stdout.split()
+    finally:
+        cancel.set()
+    assert int((await taking).lines[0]) > 10
+    assert here == b"True"
+    assert (await box.run("import os; print(os.getuid())", owner="cid")).ok().stdout.strip() != mine

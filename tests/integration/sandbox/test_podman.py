@@ -85,7 +85,7 @@ print(json.dumps({
                             "/sys/fs/cgroup/x") if can(open, p, "w")],
     "mountable": can(os.chroot, "/tmp"),
     "secrets": os.listdir("/run/secrets"),
-    "host": socket.gethostname(), "user": os.getuid(), "groups": os.getgroups(),
+    "host": socket.gethostname(), "user": 60578 <= os.getuid() < 61184, "groups": os.getgroups(),
 }))
 """
     assert json.loads((await box.run(code)).ok().stdout) == {
@@ -97,7 +97,7 @@ print(json.dumps({
         "mountable": False,
         "secrets": [],
         "host": "sandbox",
-        "user": 65534,
+        "user": True,
         "groups": [65534],
     }
 

@@ -23,7 +23,11 @@ LABEL_JOB: Final = "gridx.job"
 LABEL_ATTEMPT: Final = "gridx.attempt"
 LABEL_KIND: Final = "gridx.kind"
 
-USER: Final = "65534:65534"
+GROUP: Final = 65534
+USER: Final = f"65534:{GROUP}"
+USERS: Final = range(60578, 61184)
+"""Numbers of users that Linux leaves free; jobs at the same time have one each. What the kernel counts for a
+user (inotify, pipes, descriptors under way, pending signals) one job could else use up for all others."""
 JOB_FOLDER: Final = "/job"
 TMP: Final = "/tmp"  # noqa: S108
 WORKING_DIR: Final = "/"
@@ -37,6 +41,8 @@ CPU_SHARES: Final = 128
 FILES: Final = 256
 PAUSE_MEMORY: Final = 64 * MIB
 PAUSE_PIDS: Final = 8
+# A closed connection within a slot would be remembered for a minute, and be seen by the slot's next job.
+PAUSE_SYSCTLS: Final = {"net.ipv4.tcp_max_tw_buckets": "0"}
 
 # Sleeps for ever; holds a network namespace without any network that the containers of one slot join. The
 # engine needs 100 ms to make one, and 0 to join it.
@@ -146,6 +152,7 @@ def job_container(
     *,
     pause_id: str,
     labels: Mapping[str, str],
+    user: str = USER,
     gpus: tuple[str, ...] = (),
     oci_runtime: str = "",
 ) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def job_container(
         "Entrypoint": [image.interpreter, "-I", "-c", LOADER],
         "Cmd": [],
         "WorkingDir": WORKING_DIR,
-        "User": USER,
+        "User": user,
         "Env": environment(image, gpus),
         "Labels": {**labels, LABEL_KIND: "job"},
         "Healthcheck": {"Test": ["NONE"]},
@@ -191,6 +198,7 @@ def pause_container(
         # Else the engine copies the machine's own resolver into the file that jobs see.
         "Dns": ["127.0.0.1"],
         "DnsSearch": ["."],
+        "Sysctls": PAUSE_SYSCTLS,
         "Ulimits": _ulimits(0),
         **update_of(Limits(PAUSE_MEMORY // MIB, 100, PAUSE_PIDS, 0), facts),
     }

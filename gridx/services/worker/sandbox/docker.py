@@ -121,6 +121,8 @@ class DockerSandbox:
                 alone=True,
                 cgroup=True,
                 clean=CLEANED if self._settings.reuse and not place.gpus else (),
+                # Its user's number has no name in any image, and programs ask for one.
+                env={"USER": "nobody"},
             )
             dialogue = Dialogue(
                 place.line,

@@ -14,10 +14,12 @@ import docker.errors
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.attach import AttachedChannel
 from gridx.services.worker.sandbox.container import (
+    GROUP,
     LABEL_ATTEMPT,
     LABEL_JOB,
     LABEL_KIND,
     LABEL_WORKER,
+    USERS,
     Limits,
     job_container,
     pause_container,
@@ -33,9 +35,11 @@ log = logging.getLogger("gridx.worker")
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A pause container: the network namespace that one place at a time stands in."""
+    """A pause container: the network namespace that one place at a time stands in, and whose user's number it
+    runs under."""
 
     id: str
+    user: int
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +78,7 @@ class Builder:
         # In the order they were made, so that what stands on a slot is removed before it.
         self._live: dict[str, None] = {}
         self._being_made: set[str] = set()
+        self._users: dict[str, int] = {}
 
     async def make_slot(self, image: RuntimeImage) -> Slot:
         """Start a pause container.
@@ -93,7 +98,10 @@ class Builder:
             if isinstance(error, docker.errors.NotFound):
                 raise SandboxBroken("The slot's container has vanished.") from None
             raise
-        return Slot(id)
+        # By lot, so that two workers of one machine hardly ever take the same.
+        free = set(USERS).difference(self._users.values()) or set(USERS)
+        self._users[id] = secrets.choice(sorted(free))
+        return Slot(id, self._users[id])
 
     async def make_place(
         self,
@@ -115,6 +123,7 @@ class Builder:
             self.engine.facts,
             pause_id=slot.id,
             labels=self._labels(labels),
+            user=f"{slot.user}:{GROUP}",
             gpus=gpus,
             oci_runtime=self._oci_runtime,
         )
@@ -191,7 +200,7 @@ class Builder:
 
     async def remove(self, id: str) -> bool:
         """Remove a container with its volumes, whatever it does. False: the engine did not; a sweep will."""
-        self._live.pop(id, None)
+        self.forget(id)
         try:
             await self.engine.call(self._dialect.remove, id)
         except docker.errors.NotFound:
@@ -229,6 +238,7 @@ class Builder:
         """Use these containers no more, without a word to the engine; a sweep removes them. None: all."""
         for id in ids or list(self._live):
             self._live.pop(id, None)
+            self._users.pop(id, None)
 
     def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {LABEL_WORKER: self.identity, LABEL_JOB: "", LABEL_ATTEMPT: "", **labels}

@@ -72,6 +72,8 @@ class PodmanDialect:
         wanted = self.wanted(asked)
         # Not told; the witness tries what it refuses.
         wanted["HostConfig"]["SecurityOpt"] = ["no-new-privileges"]
+        if "Sysctls" not in found["HostConfig"]:
+            wanted["HostConfig"].pop("Sysctls", None)
         bad = differences(wanted, found, self._facts)
         bad += [f"{name} is {value!r}" for name, value in found["Podman"].items() if value]
         if self._facts.has("selinux") and not found.get("ProcessLabel"):
@@ -193,6 +195,9 @@ def specification(wanted: Mapping[str, Any], name: str, profile: Path) -> dict[s
         "use_image_hosts": True,
         "dns_server": host.get("Dns", []),
         "dns_search": host.get("DnsSearch", []),
+        "sysctl": host.get("Sysctls", {}),
+        # Else a name for the user's number would be written into a file, and that be mounted.
+        "manage_password": False,
         "resource_limits": {
             "memory": memory,
             "cpu": {

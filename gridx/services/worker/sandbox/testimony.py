@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from gridx import safetext
-from gridx.services.worker.sandbox.container import USER
 from gridx.services.worker.sandbox.engine import EngineFacts
 from gridx.services.worker.sandbox.frames import Witnessed
 
@@ -52,7 +51,7 @@ def doubts(asked: Mapping[str, Any], seen: Witnessed | None, facts: EngineFacts)
     return [
         safetext.line(doubt, limit=120)
         for part in (
-            _process(seen),
+            _process(asked, seen),
             _namespaces(asked, seen),
             _mounts(asked, seen),
             _limits(asked, seen, facts),
@@ -61,8 +60,8 @@ def doubts(asked: Mapping[str, Any], seen: Witnessed | None, facts: EngineFacts)
     ]
 
 
-def _process(seen: Witnessed) -> Iterator[str]:
-    user, _, group = USER.partition(":")
+def _process(asked: Mapping[str, Any], seen: Witnessed) -> Iterator[str]:
+    user, _, group = asked["User"].partition(":")
     wanted = {
         "Uid": {" ".join([user] * 4)},
         "Gid": {" ".join([group] * 4)},
