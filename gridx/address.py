@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,15 +23,34 @@ def http_url(text: str, port: int = HTTP_PORT) -> str:
     return f"{scheme}://{host}:{named or (443 if scheme == 'https' else port)}"
 
 
-def ws_url(text: str, port: int = WS_PORT) -> str:
-    """The workers' WebSocket on the machine of the HTTP address ``text``.
+def named(text: str, port: int = HTTP_PORT) -> str:
+    """As :func:`http_url`, but ``HOST:PORT`` where no scheme was given: what it speaks is found out later."""
+    url = http_url(text, port)
+    return url if "://" in text else url.removeprefix("http://")
 
-    Behind https there is a proxy that has both on its one port.
+
+def ws_url(text: str, port: int | None = None) -> str:
+    """The workers' WebSocket of the coordinator at the HTTP address ``text``; as bare as that is.
+
+    Args:
+        port: None: the usual one; behind https the one of the address, which answers workers, too, and is the
+            only one that a proxy has.
     """
     scheme, host, http_port = _split(text, ("http", "https"))
     if scheme == "https":
-        return f"wss://{host}:{http_port or 443}{WS_PATH}"
-    return f"ws://{host}:{port}{WS_PATH}"
+        return f"wss://{host}:{port or http_port or 443}{WS_PATH}"
+    return f"{'ws://' if '://' in text else ''}{host}:{port or WS_PORT}{WS_PATH}"
+
+
+def private(url: str) -> bool:
+    """Whether nobody on the network can read along: by TLS, or since it does not leave this machine."""
+    parts = urlsplit(url)
+    if parts.scheme in ("https", "wss") or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, int | None]:

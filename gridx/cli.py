@@ -49,6 +49,12 @@ ROLES = ("standalone", "coordinator", "worker", "viewer")
 @click.option(
     "--ws-port", type=int, metavar="N", help="The coordinator's port for workers (8080; 0: any free one)."
 )
+@click.option(
+    "--tls",
+    metavar="off|auto|CERT,KEY",
+    help="Encrypt what the coordinator speaks: auto makes a certificate and prints its fingerprint; CERT,KEY "
+    "are files of your own.",
+)
 @click.option("--db", metavar="PATH", help="The coordinator's database file.")
 @click.option("--data-dir", metavar="FOLDER", help="Folder for database, log and a worker's results.")
 @click.option(
@@ -93,7 +99,7 @@ def settings_from(flags: dict[str, Any]) -> Any:
         ConfigError: a bad value, or flags that do not belong together.
     """
     from gridx import config
-    from gridx.address import HTTP_PORT, WS_PORT, http_url, ws_url
+    from gridx.address import HTTP_PORT, named, ws_url
     from gridx.errors import ConfigError
 
     values: dict[tuple[str, ...], Any] = {
@@ -104,6 +110,7 @@ def settings_from(flags: dict[str, Any]) -> Any:
         ("coordinator", "host"): flags["host"],
         ("coordinator", "http_port"): flags["http_port"],
         ("coordinator", "ws_port"): flags["ws_port"],
+        ("coordinator", "tls"): flags["tls"],
         ("coordinator", "db_path"): flags["db"],
         ("log", "level"): flags["log_level"],
         ("log", "format"): flags["log_format"],
@@ -112,8 +119,8 @@ def settings_from(flags: dict[str, Any]) -> Any:
         raise ConfigError("--coordinator and --coordinator-ip say the same thing.", "Give one of them.")
     where = flags["coordinator"] or flags["coordinator_ip"]
     if where:
-        values["worker", "coordinator_http"] = http_url(where, flags["http_port"] or HTTP_PORT)
-        values["worker", "coordinator_ws"] = ws_url(where, flags["ws_port"] or WS_PORT)
+        values["worker", "coordinator_http"] = named(where, flags["http_port"] or HTTP_PORT)
+        values["worker", "coordinator_ws"] = ws_url(where, flags["ws_port"])
         values["client", "coordinator"] = values["worker", "coordinator_http"]
     settings = config.load(flags["config"], flags=values)
     if where and settings.role in ("standalone", "coordinator"):

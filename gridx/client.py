@@ -35,6 +35,7 @@ from gridx.messages import (
     JobState,
     Login,
     Microcredits,
+    PauseOrder,
     Quote,
     Receipt,
     Register,
@@ -59,15 +60,19 @@ class Client:
     """A connection to one coordinator, as one user.
 
     Args:
-        url: ``http://HOST:PORT`` of the coordinator; ``HOST`` alone means port 8081.
+        url: ``http://HOST:PORT`` or ``https://HOST:PORT`` of the coordinator. ``HOST`` alone means port 8081,
+            and the first request finds out which of both it is.
         token: of a sign-in; without one only ``health``, ``login`` and ``register`` are answered.
         timeout_s: for one request, long polls and followed output excepted.
+        certificate: its fingerprint, where it is known from elsewhere than ``known_coordinators``.
 
     Every method raises :class:`~gridx.errors.GridError`: what the coordinator said, or ``Unreachable``.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 30.0) -> None:
-        self._wire = Wire(url, token, timeout_s)
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout_s: float = 30.0, certificate: str = ""
+    ) -> None:
+        self._wire = Wire(url, token, timeout_s, certificate)
         self._known: tuple[str | None, User] | None = None
 
     @property
@@ -95,6 +100,15 @@ class Client:
     async def close(self) -> None:
         """Close the connections; the client can be used again and opens new ones then."""
         await self._wire.close()
+
+    async def secure(self) -> str:
+        """Settle whether and how the connection is encrypted, before anything is sent.
+
+        The certificate's fingerprint where it was met for the first time just now, so that a person can compare
+        it; else "".
+        """
+        await self._wire.secure()
+        return self._wire.met()
 
     # -- accounts ----------------------------------------------------------------------------------------
 
@@ -238,9 +252,14 @@ class Client:
         """One worker."""
         return await self._wire.get(f"/workers/{worker_id}", Worker)
 
-    async def pause_worker(self, worker_id: int) -> Worker:
-        """Give the worker nothing new until it is resumed; its owner and admins may."""
-        return await self._wire.send("POST", f"/workers/{worker_id}/pause", Worker)
+    async def pause_worker(self, worker_id: int, *, give_back: bool = False) -> Worker:
+        """Give the worker nothing new until it is resumed; its owner and admins may.
+
+        Args:
+            give_back: what runs there is killed and runs elsewhere; unpaid, and nobody's failure.
+        """
+        order = PauseOrder(give_back=give_back)
+        return await self._wire.send("POST", f"/workers/{worker_id}/pause", Worker, order)
 
     async def resume_worker(self, worker_id: int) -> Worker:
         """Give a paused worker jobs again."""

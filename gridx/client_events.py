@@ -13,6 +13,7 @@ from gridx import messages
 from gridx.client_wire import Wire, not_a_coordinator, nothing_answers
 from gridx.errors import Forbidden, GridError, ProtocolMismatch, Unauthenticated, Unavailable, Unreachable
 from gridx.messages import Event, Watch
+from gridx.trust import changed
 
 HEARTBEAT_S: Final = 20.0
 """A ping this often; a peer that answers none is gone."""
@@ -65,15 +66,19 @@ async def open_events(wire: Wire) -> AsyncIterator[EventStream]:
     """Connect to ``/events``. Raises Unreachable, Unauthenticated, Forbidden, Unavailable."""
     try:
         async with asyncio.timeout(CONNECT_S):
+            check = await wire.secure()
             socket = await wire.http().ws_connect(
                 wire.url + "/events",
                 headers=wire.headers(),
                 heartbeat=HEARTBEAT_S,
+                ssl=check,
                 max_msg_size=MAX_EVENT_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             )
     except aiohttp.WSServerHandshakeError as error:
         raise _refusal(wire.url, error.status) from None
+    except aiohttp.ServerFingerprintMismatch as error:
+        raise changed(wire.url, error) from None
     except (aiohttp.ClientError, ConnectionError, TimeoutError):
         raise nothing_answers(wire.url) from None
     try:

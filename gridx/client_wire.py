@@ -19,6 +19,7 @@ from gridx import messages
 from gridx.address import http_url
 from gridx.errors import GridError, InvalidField, ProtocolMismatch, TooLarge, Unreachable, from_code
 from gridx.messages import MAX_BODY_BYTES
+from gridx.trust import Check, Trust, changed, not_vouched_for
 
 T = TypeVar("T")
 
@@ -43,13 +44,16 @@ class Wire:
     """The HTTP side of a client: one coordinator, one token, a pool of connections.
 
     Attributes:
-        url: ``http://HOST:PORT``, normalised.
+        url: ``http://HOST:PORT``, normalised; of a bare ``HOST:PORT`` it is found out with the first request
+            whether it is ``https://``.
         token: sent as Bearer while it is set; it may be set at any time.
         timeout_s: for one whole request, where nothing else is said.
     """
 
-    def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
+    def __init__(self, url: str, token: str | None, timeout_s: float, certificate: str = "") -> None:
         self.url = http_url(url)
+        self._bare = "" if "://" in url else url
+        self._trust = Trust(certificate=certificate)
         self.token = token
         self.timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -100,6 +104,23 @@ class Wire:
     def headers(self) -> dict[str, str]:
         """What authenticates a request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    async def secure(self) -> Check:
+        """How the coordinator's certificate is checked, for each request; nothing is sent before it is.
+
+        Raises:
+            Untrusted: it is not the one that is known.
+            Unreachable: nothing answers.
+        """
+        if self._bare:
+            self.url = await self._trust.locate(self._bare)
+            self._bare = ""
+        return await self._trust.check(self.url)
+
+    def met(self) -> str:
+        """The fingerprint of the certificate if it was met for the first time; it is told once."""
+        met, self._trust.met = self._trust.met, ""
+        return met
 
     def http(self) -> aiohttp.ClientSession:
         """The pool of connections, made at the first use, on the running loop."""
@@ -163,6 +184,7 @@ class Wire:
             headers["Content-Type"] = "application/json"
         if key:
             headers["Idempotency-Key"] = key
+        check = await self.secure()
         params = {name: str(value) for name, value in (query or {}).items() if value not in (None, "")}
         try:
             async with self.http().request(
@@ -172,11 +194,17 @@ class Wire:
                 data=data,
                 headers=headers,
                 timeout=timeout,
+                ssl=check,
                 allow_redirects=False,  # a token goes to the address it was given for, and nowhere else
             ) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
                 yield response
+        except aiohttp.ServerFingerprintMismatch as error:
+            self._trust.forget(self.url)
+            raise changed(self.url, error) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise not_vouched_for(self.url, error) from None
         except aiohttp.ClientConnectorError as error:
             raise nothing_answers(self.url, _reason(error.os_error)) from None
         except aiohttp.SocketTimeoutError:
@@ -189,9 +217,10 @@ class Wire:
             ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = str(error).rstrip(".") or type(error).__name__
-            raise Unreachable(
-                f"The connection to {self.url} broke: {reason}.", "Is a Grid-X coordinator there? Try again."
-            ) from None
+            hint = "Is a Grid-X coordinator there? Try again."
+            if isinstance(error, aiohttp.ServerDisconnectedError) and self.url.startswith("http://"):
+                hint = f"{hint} If it speaks TLS, the address is https{self.url.removeprefix('http')}"
+            raise Unreachable(f"The connection to {self.url} broke: {reason}.", hint) from None
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> GridError:
         """The error that the coordinator sent, or what a server that is none gave instead."""

@@ -69,6 +69,11 @@ class SavedSignIns:
         """The sign-in for a coordinator, if one was saved."""
         return self._read().sign_ins.get(http_url(url))
 
+    def where(self, text: str) -> str:
+        """The URL of a coordinator that was named without a scheme, if one signed in there by TLS."""
+        secure = http_url(text).replace("http://", "https://", 1)
+        return secure if "://" not in text and secure in self._read().sign_ins else text
+
     def last(self) -> tuple[str, SignIn] | None:
         """The coordinator where one signed in last, and that sign-in."""
         content = self._read()
@@ -155,6 +160,7 @@ def resolve(settings: Settings, environ: Mapping[str, str] | None = None) -> tup
                 "Set GRIDX_COORDINATOR=http://HOST:8081 and sign in with: gridx login USER",
             )
         url = last[0]
+    url = saved.where(url)
     if token := environ.get("GRIDX_TOKEN"):
         return url, token
     sign_in = saved.find(url)

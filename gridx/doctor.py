@@ -24,6 +24,7 @@ from typing import Final, Literal
 import msgspec
 
 from gridx import credentials
+from gridx.address import private
 from gridx.client import Client
 from gridx.config import Settings
 from gridx.errors import EngineMissing, GridError, ImageMissing
@@ -241,7 +242,7 @@ def _is_free(host: str, port: int) -> bool:
 async def _is_coordinator(host: str, port: int) -> bool:
     shown = f"[{host}]" if ":" in host else host
     try:
-        async with Client(f"http://{shown}:{port}", timeout_s=PROBE_S) as grid:
+        async with Client(f"{shown}:{port}", timeout_s=PROBE_S) as grid:
             await grid.health()
     except GridError:
         return False
@@ -263,6 +264,13 @@ async def _coordinator(settings: Settings) -> AsyncIterator[Finding]:
             health = await grid.health()
             took_ms = (time.monotonic() - began) * 1000
             yield Finding(what, "ok", f"{grid.url} answers in {took_ms:.0f} ms (version {health.version})")
+            if not private(grid.url):
+                yield Finding(
+                    "encryption",
+                    "note",
+                    f"none: passwords, tokens and output cross the network to {grid.url} in the clear",
+                    "Start the coordinator with --tls auto, or stay inside a VPN or a trusted network.",
+                )
             if token is None:
                 yield Finding("sign-in", "note", f"nobody is signed in at {grid.url}", "gridx login NAME")
             else:

@@ -111,6 +111,12 @@ class Unreachable(GridError):
     code, status, exit_code = "unreachable", 503, EXIT_UNREACHABLE
 
 
+class Untrusted(GridError):
+    """The other side's certificate is not the one that is known; nothing was sent to it."""
+
+    code, status, exit_code = "untrusted", 502, EXIT_UNREACHABLE
+
+
 class ProtocolMismatch(GridError):
     """Worker and coordinator speak different versions of the protocol."""
 

@@ -90,7 +90,12 @@ def _settings(settings: Settings, folder: Path, ledger: Path) -> Settings:
         role="standalone",
         data_dir=str(folder),
         coordinator=replace(
-            settings.coordinator, host=LOOPBACK, http_port=0, ws_port=0, db_path=str(ledger / "grid.db")
+            settings.coordinator,
+            host=LOOPBACK,
+            http_port=0,
+            ws_port=0,
+            tls="off",
+            db_path=str(ledger / "grid.db"),
         ),
         # Nobody can guess at passwords here, and nobody waits for a slow hash.
         auth=replace(settings.auth, registration="closed", hash_memory_mb=8),

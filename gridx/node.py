@@ -149,10 +149,12 @@ class Node:
     def _listening(self, coordinator: Coordinator) -> None:
         say(f"HTTP API: {coordinator.http_url}")
         say(f"WebSocket: {coordinator.ws_url}")
+        if coordinator.certificate:
+            say(f"Certificate: {coordinator.certificate}")
         if coordinator.first_admin is not None:
             user, password = coordinator.first_admin
             say(f"First start: the administrator is {user}, password: {password}")
-            here = coordinator.http_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            here = _for_a_person(coordinator.http_url)
             say("It is shown this once. Sign in here and change it:")
             say(f"  gridx --coordinator {here} login {user}")
             say(f"  gridx admin password {user}")
@@ -243,7 +245,27 @@ class Node:
             here=here,
             ascii_only=self.ascii_only,
             remember=remember,
+            notice=self._first_words(),
         )
+
+    def _first_words(self) -> list[str]:
+        """What the screen says at the first start of a grid; what was printed lies below it."""
+        coordinator = self.services.coordinator
+        if coordinator is None or coordinator.first_admin is None:
+            return []
+        user, password = coordinator.first_admin
+        here = _for_a_person(coordinator.http_url)
+        first = (
+            "First start. F5 runs the program in the editor; F1 shows all keys; Esc twice closes this."
+            if self.settings.role == "standalone"
+            else "First start. Workers join with: gridx-tui --role worker --user NAME --coordinator-ip HOST. "
+            "Esc closes this."
+        )
+        return [
+            first,
+            f"The administrator of this grid is {user}, password: {password}  It is shown this once.",
+            f"Sign in and change it: gridx --coordinator {here} login {user}; gridx admin password {user}",
+        ]
 
     async def _dashboard_client(self) -> tuple[Client, Callable[[str, Session], None] | None]:
         """Where the dashboard looks, and how a sign-in that is made there is saved."""
@@ -255,7 +277,9 @@ class Node:
         if services.coordinator is not None:
             # Whoever has the database file has the grid: beside a coordinator one looks as its administrator.
             own = services.token or await services.coordinator.local_session(self.settings.auth.admin_user)
-            return Client(services.coordinator.http_url, own, timeout_s=timeout_s), None
+            certificate = services.coordinator.certificate
+            url = services.coordinator.http_url
+            return Client(url, own, timeout_s=timeout_s, certificate=certificate), None
         if services.agent is not None:
             url = services.settings.worker.coordinator_http
             return Client(url, services.token, timeout_s=timeout_s), None
@@ -350,6 +374,11 @@ def say(line: str) -> None:
     """Print a line that people and scripts wait for; a stdout that nobody reads is no reason to stop."""
     with contextlib.suppress(OSError, ValueError):
         print(safetext.line(line, limit=1000), flush=True)  # noqa: T201
+
+
+def _for_a_person(url: str) -> str:
+    """The address to type on this machine, where "everywhere" is what was listened on."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 async def _failure(part: Coordinator | Agent) -> BaseException:

@@ -94,7 +94,8 @@ class Services:
             self.settings = msgspec.structs.replace(self.settings, worker=worker)
         else:
             self.token = await sign_in(self.settings, self._password)
-        agent = Agent(self.settings, token=self.token, password=self._password)
+        certificate = self.coordinator.certificate if self.coordinator is not None else ""
+        agent = Agent(self.settings, token=self.token, password=self._password, certificate=certificate)
         await agent.start()
         self.agent = agent
 

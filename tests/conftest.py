@@ -187,8 +187,8 @@ class GridProcesses:
             *("--data-dir", str(self.folder / "coordinator")),
             **environ,
         )
-        self.http_url = node.says(r"HTTP API: (http://\S+)")[1]
-        self.ws_url = node.says(r"WebSocket: (ws://\S+/ws/worker)")[1]
+        self.http_url = node.says(r"HTTP API: (https?://\S+)")[1]
+        self.ws_url = node.says(r"WebSocket: (wss?://\S+/ws/worker)")[1]
         node.says(r"(?i)ready")
         if first := re.search(r"password[: ]+(\S+)", node.text):
             self.admin_password = first[1]

@@ -13,13 +13,13 @@ from pathlib import Path
 import click
 
 from gridx import __version__
-from gridx.commands import account, admin, credits, jobs, machine, submit, workers
+from gridx.commands import account, admin, credits, jobs, machine, submit, trust, workers
 from gridx.commands.grid import Place
 from gridx.exits import ending
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--coordinator", metavar="URL", help="The grid: HOST, HOST:PORT or http://HOST:PORT.")
+@click.option("--coordinator", metavar="URL", help="The grid: HOST, HOST:PORT, http:// or https://HOST:PORT.")
 @click.option("--user", metavar="NAME", help="Whose saved sign-in to use.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file (config.toml)."
@@ -41,7 +41,7 @@ def command(context: click.Context, coordinator: str | None, user: str | None, c
     context.obj = Place(coordinator=coordinator, user=user, config=config)
 
 
-for module in (account, submit, jobs, workers, credits, admin, machine):
+for module in (account, submit, jobs, workers, credits, admin, trust, machine):
     for each in module.COMMANDS:
         command.add_command(each)
 

@@ -39,15 +39,18 @@ def login(place: Place, user: str, register: bool, invite: str, password_file: P
     settings = place.settings()
     url, _ = credentials.resolve(settings)
     label = printing.one_line(LABEL + platform.node())
-    if register:
-        password = passwords.chosen(
-            password_file, prompt=f"New password for {user} at {url}: ", from_environment=True
-        )
-    else:
-        password = passwords.known(password_file, prompt=f"Password of {user} at {url}: ")
+
+    def password_for(where: str) -> str:
+        if register:
+            prompt = f"New password for {user} at {where}: "
+            return passwords.chosen(password_file, prompt=prompt, from_environment=True)
+        return passwords.known(password_file, prompt=f"Password of {user} at {where}: ")
 
     async def main() -> None:
         async with Client(url, timeout_s=settings.client.timeout_s) as grid:
+            # A certificate that is new is shown before anything secret is typed.
+            await grid.secure()
+            password = password_for(grid.url)
             if register:
                 session = await grid.register(user, password, invite=invite, label=label)
             else:

@@ -33,12 +33,12 @@ class Place:
     def settings(self) -> Settings:
         """File, environment and these flags put together."""
         from gridx import config
-        from gridx.address import http_url
+        from gridx.address import named
 
         return config.load(
             self.config,
             flags={
-                ("client", "coordinator"): http_url(self.coordinator) if self.coordinator else None,
+                ("client", "coordinator"): named(self.coordinator) if self.coordinator else None,
                 ("client", "user"): self.user,
             },
         )

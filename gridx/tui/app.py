@@ -19,6 +19,7 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from gridx import safetext
+from gridx.address import private
 from gridx.client import Client
 from gridx.clock import Clock, SystemClock
 from gridx.config import Role, Settings
@@ -59,6 +60,7 @@ class GridApp(App[None]):
         here: what runs in this process, for the question before quitting.
         ascii_only: draw with ASCII alone (``--ascii``).
         remember: called with the address and the session after a sign-in, to save the token.
+        notice: lines that are shown until they are closed; the first is a heading.
         clock: for ages and for how often is painted.
     """
 
@@ -78,6 +80,7 @@ class GridApp(App[None]):
         here: Here | None = None,
         ascii_only: bool = False,
         remember: Callable[[str, Session], None] | None = None,
+        notice: Sequence[str] = (),
         clock: Clock | None = None,
     ) -> None:
         # NO_COLOR means none at all: with the terminal's own colours Textual leaves every one out.
@@ -96,6 +99,7 @@ class GridApp(App[None]):
         self.here = here or Here()
         self.ascii_only = ascii_only or settings.dashboard.ascii
         self.remember = remember
+        self.notice = notice
         self.clock = clock or SystemClock()
         self.state = GridState(self.clock)
         self.feed = Feed(client, self.state, self.changed)
@@ -107,6 +111,7 @@ class GridApp(App[None]):
         self._paint_timer: Timer | None = None
         self._painted_at = 0.0
         self._asking_to_quit = False
+        self._warned = ""
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -139,12 +144,27 @@ class GridApp(App[None]):
                 self.state = GridState(self.clock)
                 self.feed = Feed(self.client, self.state, self.changed)
             try:
+                await self._warn_of_readers()
                 await self.feed.run()
             except Unauthenticated as error:
                 self.client.token = None
                 problem = str(error)
                 self.state.disconnected(error.message)
                 self.changed()
+
+    async def _warn_of_readers(self) -> None:
+        """Say once where the network could read along."""
+        if self._warned == self.client.url:
+            return
+        try:
+            await self.client.secure()
+        except GridError:
+            return  # the feed says so, and goes on trying
+        if not private(self.client.url):
+            text = f"Not encrypted: passwords and output cross the network to {self.client.url} in the clear."
+            self.tell(f"{text} See --tls in the README.", severity="warning")
+            log.warning("%s", text)
+        self._warned = self.client.url
 
     async def connect_to(self, url: str) -> Client:
         """The client of another address, or the one there is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -42,16 +44,22 @@ def test_every_flag_of_the_coordinator_reaches_its_setting():
 @pytest.mark.parametrize(
     ("args", "http", "ws"),
     [
-        (("--coordinator-ip", "10.0.0.5"), "http://10.0.0.5:8081", "ws://10.0.0.5:8080/ws/worker"),
-        (("--coordinator-ip", "10.0.0.5:9081"), "http://10.0.0.5:9081", "ws://10.0.0.5:8080/ws/worker"),
+        (("--coordinator-ip", "10.0.0.5"), "10.0.0.5:8081", "10.0.0.5:8080/ws/worker"),
+        (("--coordinator-ip", "10.0.0.5:9081"), "10.0.0.5:9081", "10.0.0.5:8080/ws/worker"),
         (
             ("--coordinator-ip", "grid", "--http-port", "9081", "--ws-port", "9080"),
-            "http://grid:9081",
-            "ws://grid:9080/ws/worker",
+            "grid:9081",
+            "grid:9080/ws/worker",
         ),
         (("--coordinator", "http://grid:9081/"), "http://grid:9081", "ws://grid:8080/ws/worker"),
         (("--coordinator", "https://grid"), "https://grid:443", "wss://grid:443/ws/worker"),
-        (("--coordinator-ip", "::1"), "http://[::1]:8081", "ws://[::1]:8080/ws/worker"),
+        (("--coordinator", "https://grid:8081"), "https://grid:8081", "wss://grid:8081/ws/worker"),
+        (
+            ("--coordinator", "https://grid:8081", "--ws-port", "8080"),
+            "https://grid:8081",
+            "wss://grid:8080/ws/worker",
+        ),
+        (("--coordinator-ip", "::1"), "[::1]:8081", "[::1]:8080/ws/worker"),
     ],
 )
 def test_a_worker_is_told_where_its_coordinator_is(args, http, ws):
@@ -86,9 +94,13 @@ def test_flags_win_over_the_environment(monkeypatch):
     assert (settings.coordinator.http_port, settings.coordinator.ws_port) == (3, 2)
 
 
-def test_there_is_no_option_for_what_is_not_built():
-    done = CliRunner().invoke(cli.command, ["--tls", "auto"])
-    assert done.exit_code == 2
+@pytest.mark.parametrize(
+    ("given", "files"), [("off", ()), ("auto", ()), ("a.crt, b/key", (Path("a.crt"), Path("b/key")))]
+)
+def test_tls_is_off_or_made_or_ones_own(given, files):
+    settings = parse("--tls", given)
+    assert settings.coordinator.tls == given
+    assert settings.tls_files == files
 
 
 def test_without_a_terminal_the_dashboard_is_refused():

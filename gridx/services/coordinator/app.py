@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from gridx.clock import Clock, SystemClock
 from gridx.config import Settings
 from gridx.errors import Unavailable
-from gridx.services.coordinator import api
+from gridx.services.coordinator import api, certificate
 from gridx.services.coordinator.accounts import Accounts
 from gridx.services.coordinator.api.admin import sweep
 from gridx.services.coordinator.api.call import Parts
 from gridx.services.coordinator.channel import Channel
+from gridx.services.coordinator.doors import Doors
 from gridx.services.coordinator.events import Hub
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
@@ -37,8 +40,9 @@ STORE_S: Final = 3.0
 class Coordinator:
     """Everything that a grid needs in the middle, in one process.
 
-    ``http_url`` and ``ws_url`` are set once it has started, and so is ``first_admin``: name and password of
-    the admin that the very first start made, to be shown this once.
+    ``http_url`` and ``ws_url`` are set once it has started, and so are ``first_admin``, name and password of
+    the admin that the very first start made, to be shown this once, and ``certificate``, the fingerprint of
+    what it speaks TLS with, or "".
     """
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
@@ -49,6 +53,7 @@ class Coordinator:
         self._failure: asyncio.Future[BaseException] | None = None
         self.http_url = ""
         self.ws_url = ""
+        self.certificate = ""
         self.first_admin: tuple[str, str] | None = None
 
     async def start(self) -> None:
@@ -83,6 +88,7 @@ class Coordinator:
     async def _start(self) -> None:
         settings, clock, undo = self._settings, self._clock, self._undo
         allow_descriptors()
+        tls = await asyncio.to_thread(self._certificate)
         http, workers = await asyncio.to_thread(self._bind)
         store = await Store.open(settings.db_path, clock=clock)
         undo.push_async_callback(_within, STORE_S, "closing the database", store.close)
@@ -105,10 +111,9 @@ class Coordinator:
             self._run(f"gridx-{name}", work)
 
         parts = Parts(settings, store, accounts, sockets, hub, fleet, jobs, channel, metrics, folder)
-        tables = [api.USERS, api.WORKERS] if workers is not None else [(*api.USERS, *api.WORKERS[1:])]
         listeners = [
-            Listener(api.application(parts, table), listening)
-            for table, listening in zip(tables, (http, workers), strict=False)
+            Listener(api.application(parts, table), listening, tls)
+            for table, listening in ((api.EVERYBODY, http), (api.WORKERS, workers))
             if listening is not None
         ]
 
@@ -124,18 +129,32 @@ class Coordinator:
         self.first_admin = await accounts.first_admin()
         self._parts = parts
 
+    def _certificate(self) -> ssl.SSLContext | None:
+        loaded = certificate.load(self._settings)
+        if loaded is None:
+            return None
+        context, self.certificate = loaded
+        return context
+
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Both listening sockets; the second is None when one listener does for both."""
         own = self._settings.coordinator
         host = own.host or ("0.0.0.0" if self._settings.role == "coordinator" else "127.0.0.1")  # noqa: S104
-        http = bind(host, own.http_port, "--http-port")
+        doors = Doors(own.max_connections_per_address)
+        http = bind(host, own.http_port, "--http-port", doors)
         self._undo.callback(http.close)
         workers = None
         if own.ws_port != own.http_port or own.ws_port == 0:
-            workers = bind(host, own.ws_port, "--ws-port")
+            workers = bind(host, own.ws_port, "--ws-port", doors)
             self._undo.callback(workers.close)
-        self.http_url = url("http", http)
-        self.ws_url = url("ws", workers or http) + "/ws/worker"
+        secure = "s" if own.tls != "off" else ""
+        self.http_url = url(f"http{secure}", http)
+        self.ws_url = url(f"ws{secure}", workers or http) + "/ws/worker"
+        if not secure and not _is_loopback(http):
+            log.warning(
+                "Passwords, tokens and output cross the network unencrypted. Start with --tls auto, or stay "
+                "inside a VPN or a trusted network."
+            )
         return http, workers
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -157,6 +176,10 @@ class Coordinator:
     def _failed_in_a_thread(self, error: BaseException) -> None:
         assert self._failure is not None
         self._failure.get_loop().call_soon_threadsafe(self._failed, error)
+
+
+def _is_loopback(listening: socket.socket) -> bool:
+    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _say_that_it_stops(parts: Parts) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -19,9 +20,12 @@ from aiohttp.web_request import BaseRequest
 
 from gridx.errors import BadRequest, SetupError
 from gridx.services.coordinator.api.errors import SERVER, error_response, internal
+from gridx.services.coordinator.doors import Door, Doors
 
 IDLE_S: Final = 12.0
 """A connection that sends no whole request for so long is closed."""
+HANDSHAKE_S: Final = 10.0
+"""How long the TLS handshake may take."""
 LINGER_S: Final = 2.0
 """How long the rest of a body that nobody wants is read before the connection is closed."""
 STOP_S: Final = 1.5
@@ -45,13 +49,14 @@ def allow_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def bind(host: str, port: int, flag: str) -> socket.socket:
+def bind(host: str, port: int, flag: str, doors: Doors | None = None) -> socket.socket:
     """Bind and listen; connections wait until :meth:`Listener.serve`.
 
     Args:
         host: address or name; IPv4 is preferred where a name has both.
         port: 0 means any free port.
         flag: of the command line, for the hint.
+        doors: count the connections of each address.
 
     Raises:
         SetupError: the port is in use or not allowed, or the address is not this machine's.
@@ -63,7 +68,8 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
             f"The address {host} cannot be found: {error}.", "Give another with --host, like 127.0.0.1."
         ) from None
     family, kind, protocol, _, where = min(found, key=lambda info: info[0] != socket.AF_INET)
-    listening = socket.socket(family, kind, protocol)
+    listening = Door(family, kind, protocol)
+    listening.doors = doors
     try:
         if os.name == "posix":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,7 +121,7 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, HttpProcessingError) or status < 500:
             response = error_response(
                 BadRequest(
-                    "This is not a valid HTTP request.", "Use an HTTP client, and https only with a proxy."
+                    "This is not a valid HTTP request.", "Use an HTTP client, and https only if --tls is on."
                 )
             )
         elif isinstance(exc, ConnectionError):
@@ -128,9 +134,12 @@ class _Connection(web.RequestHandler):
 
 
 class Listener:
-    """An application on a bound socket."""
+    """An application on a bound socket; with a context it speaks TLS."""
 
-    def __init__(self, app: web.Application, listening: socket.socket) -> None:
+    def __init__(
+        self, app: web.Application, listening: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         self._socket = listening
         self._server: asyncio.Server | None = None
@@ -154,7 +163,14 @@ class Listener:
 
         # Accepted one by one: when descriptors run out, asyncio before Python 3.13 fails and logs as often as
         # its backlog says, which stops the loop for seconds. The socket's own queue is as long as before.
-        self._server = await loop.create_server(connection, sock=self._socket, backlog=1)
+        self._server = await loop.create_server(
+            connection,
+            sock=self._socket,
+            backlog=1,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+            ssl_shutdown_timeout=LINGER_S if self._tls else None,
+        )
         self._socket.listen(BACKLOG)
 
     async def stop(self) -> None:

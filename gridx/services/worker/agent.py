@@ -41,6 +41,7 @@ class Agent:
     Args:
         token: a sign-in that was made already.
         password: asked when there is no sign-in, or when it is not accepted any more.
+        certificate: the fingerprint of the coordinator in the same process.
         sandbox: where attempts run; None: what the settings say.
         monitor: reads the machine.
         clock: for the leases.
@@ -56,6 +57,7 @@ class Agent:
         *,
         token: str | None = None,
         password: PasswordSource | None = None,
+        certificate: str = "",
         sandbox: Sandbox | None = None,
         monitor: Monitor | None = None,
         clock: Clock | None = None,
@@ -69,8 +71,8 @@ class Agent:
             )
         self.settings = settings
         self.name = safetext.line(worker.name or socket.gethostname(), limit=190) or "worker"
-        self._url = channel_url(worker.coordinator_ws)
-        self._signing = SignIn(settings, password, token=token)
+        channel_url(worker.coordinator_ws)
+        self._signing = SignIn(settings, password, token=token, certificate=certificate)
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311
         self._sandbox = sandbox
@@ -125,7 +127,8 @@ class Agent:
         try:
             await self._make_ready()
             assert self._conversation is not None
-            self._link = Link(self._url, self._signing, self._conversation, clock=self._clock, rng=self._rng)
+            url = self.settings.worker.coordinator_ws
+            self._link = Link(url, self._signing, self._conversation, clock=self._clock, rng=self._rng)
             link = self._watched(self._link.run(), "worker link")
             tried = asyncio.create_task(self._link.tried.wait(), name="worker first try")
             await asyncio.wait((link, tried), return_when=asyncio.FIRST_COMPLETED)

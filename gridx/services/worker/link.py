@@ -27,6 +27,7 @@ from gridx.errors import (
     Unauthenticated,
     Unavailable,
     Unreachable,
+    Untrusted,
     from_code,
 )
 from gridx.messages import (
@@ -44,7 +45,7 @@ from gridx.messages import (
 )
 from gridx.services.worker.backoff import Backoff, Complaint
 from gridx.services.worker.outbox import Outbox
-from gridx.services.worker.signin import TIMEOUT, SignIn, TokenRefused, unreachable
+from gridx.services.worker.signin import TIMEOUT, UNTRUSTED_RETRY_S, SignIn, TokenRefused, unreachable
 
 log = logging.getLogger("gridx.worker")
 
@@ -85,14 +86,15 @@ class Link:
     """One connection at a time, for ever.
 
     Args:
-        url: of the workers' WebSocket, whole.
+        url: of the workers' WebSocket; without a scheme it is encrypted as the sign-in is.
         signing: gives the token.
         peer: the worker.
         rng: for the jitter of the waiting.
     """
 
     def __init__(self, url: str, signing: SignIn, peer: Peer, *, clock: Clock, rng: random.Random) -> None:
-        self.url = url
+        self.url = channel_url(url)
+        self._bare = "" if "://" in url else url
         self.tried = asyncio.Event()
         """Set when the first try is over, unless it ended the link."""
         self._signing = signing
@@ -129,6 +131,8 @@ class Link:
         assert self._http is not None
         try:
             token = await self._signing.token(self._http)
+            if self._bare and self._signing.url.startswith("https://"):
+                self.url = channel_url(self._bare, "wss")
             await self._connect(token)
         except TokenRefused:
             await self._signing.refused()
@@ -138,6 +142,9 @@ class Link:
         except ProtocolMismatch as error:
             self._complaint.say(f"{error.message} {error.hint}", MISMATCH_RETRY_S)
             return MISMATCH_RETRY_S
+        except Untrusted as error:
+            self._complaint.say(f"{error.message} {error.hint}", UNTRUSTED_RETRY_S)
+            return UNTRUSTED_RETRY_S
         except (Unreachable, Unavailable, TooMany) as error:
             wait_s = self._backoff.next(at_least_s=float(error.details.get("retry_after_s", 0)))
             self._complaint.say(error.message, wait_s)
@@ -151,11 +158,13 @@ class Link:
 
     async def _connect(self, token: str) -> None:
         assert self._http is not None
+        check = await self._signing.trust.check(self.url, like=self._signing.url)
         try:
             async with self._http.ws_connect(
                 self.url,
                 headers={"Authorization": f"Bearer {token}"},
                 heartbeat=PING_S,
+                ssl=check,
                 max_msg_size=MAX_MESSAGE_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             ) as ws:
@@ -167,6 +176,7 @@ class Link:
         except aiohttp.WSServerHandshakeError as error:
             raise await self._turned_away(error.status) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._signing.trust.forget(self.url)
             raise unreachable(self.url, error) from None
 
     async def _converse(self, ws: aiohttp.ClientWebSocketResponse) -> None:
@@ -279,7 +289,8 @@ class Link:
         """Say which version to install, as the coordinator's health tells it."""
         assert self._http is not None
         try:
-            async with self._http.get(f"{self._signing.url}/health") as response:
+            check = await self._signing.trust.check(self._signing.url)
+            async with self._http.get(f"{self._signing.url}/health", ssl=check) as response:
                 health = decode(await response.content.read(65536), Health)
         except (aiohttp.ClientError, OSError, TimeoutError, GridError):
             return ProtocolMismatch(message, hint or "Install the coordinator's version of Grid-X here.")
@@ -291,13 +302,13 @@ class Link:
         )
 
 
-def channel_url(text: str) -> str:
-    """The address of the workers' WebSocket: ``ws://`` and the usual path are added where they are missing.
+def channel_url(text: str, scheme: str = "ws") -> str:
+    """The address of the workers' WebSocket: the scheme and the usual path are added where they are missing.
 
     Raises:
         ConfigError: it is no such address.
     """
-    url = text.strip() if "://" in text else f"ws://{text.strip()}"
+    url = text.strip() if "://" in text else f"{scheme}://{text.strip()}"
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
@@ -306,7 +317,7 @@ def channel_url(text: str) -> str:
     if not usable or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigError(
             f"{text!r} is not the address of a coordinator's WebSocket.",
-            "It is like ws://192.168.1.10:8080, or wss://HOST behind a proxy that has a certificate.",
+            "It is like ws://192.168.1.10:8080, or wss://HOST:8080 where the coordinator speaks TLS.",
         )
     return url.rstrip("/") + WS_PATH if parts.path in ("", "/") else url
 

@@ -25,10 +25,12 @@ from gridx.errors import (
     Unauthenticated,
     Unavailable,
     Unreachable,
+    Untrusted,
     from_code,
 )
 from gridx.messages import ErrorReply, Login, Register, Session, User, Wire, decode, encode
 from gridx.services.worker.backoff import Backoff, Complaint
+from gridx.trust import Trust, changed, not_vouched_for
 
 log = logging.getLogger("gridx.worker")
 
@@ -38,6 +40,8 @@ PasswordSource = Callable[[bool], str | None]
 """Gives a password, or None where there is none; called with False, in a thread: it may ask a person."""
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
+UNTRUSTED_RETRY_S: Final = 60.0
+"""A certificate that changed is looked at again so often: a person has to decide."""
 MAX_ANSWER_BYTES: Final = 1 << 20
 
 
@@ -61,6 +65,9 @@ async def sign_in(
                 return token
             except TokenRefused:
                 await signing.refused()
+            except Untrusted as error:
+                complaint.say(f"cannot sign in: {error.message} {error.hint}", UNTRUSTED_RETRY_S)
+                await asyncio.sleep(UNTRUSTED_RETRY_S)
             except (Unreachable, Unavailable, TooMany) as error:
                 wait_s = backoff.next(at_least_s=float(error.details.get("retry_after_s", 0)))
                 complaint.say(f"cannot sign in yet: {error.message}", wait_s)
@@ -76,12 +83,21 @@ class SignIn:
 
     Args:
         token: one that was got elsewhere and is tried first.
+        certificate: the fingerprint of the coordinator in the same process.
     """
 
     def __init__(
-        self, settings: Settings, password: PasswordSource | None, *, token: str | None = None
+        self,
+        settings: Settings,
+        password: PasswordSource | None,
+        *,
+        token: str | None = None,
+        certificate: str = "",
     ) -> None:
-        self.url = http_url(settings.worker.coordinator_http)
+        named = settings.worker.coordinator_http
+        self.url = http_url(named)
+        self.trust = Trust(certificate=certificate)
+        self._bare = "" if "://" in named else named
         self.user = settings.worker.user
         if not self.user:
             raise SetupError("A worker needs an owner: the user that earns what it does.", "Add --user NAME.")
@@ -94,6 +110,9 @@ class SignIn:
 
     async def token(self, http: aiohttp.ClientSession) -> str:
         """The token to use now; may ask for a password. Raises as :func:`sign_in`, and ``Unreachable``."""
+        if self._bare:
+            self.url = await self.trust.locate(self._bare)
+            self._bare = ""
         if self._token is None:
             saved = await asyncio.to_thread(self._saved.find, self.url)
             self._token = saved.token if saved else None
@@ -207,17 +226,20 @@ class SignIn:
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        check = await self.trust.check(self.url)
         try:
             async with http.request(
                 method,
                 self.url + path,
                 data=encode(body) if body is not None else None,
                 headers=headers,
+                ssl=check,
                 allow_redirects=False,
             ) as response:
                 data = await response.content.read(MAX_ANSWER_BYTES)
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.trust.forget(self.url)
             raise unreachable(self.url, error) from None
         if status < 300:
             try:
@@ -227,8 +249,12 @@ class SignIn:
         raise _error(self.url, data)
 
 
-def unreachable(url: str, error: BaseException) -> Unreachable:
+def unreachable(url: str, error: BaseException) -> Unreachable | Untrusted:
     """What went wrong on the way to the coordinator, in a sentence."""
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return changed(url, error)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return not_vouched_for(url, error)
     why = safetext.line(str(error) or type(error).__name__)
     if isinstance(error, TimeoutError):
         why = "no answer in time"

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Input, Static
 
 from gridx import safetext
-from gridx.address import http_url
+from gridx.address import named
 from gridx.errors import Conflict, GridError, InvalidField, Unauthenticated
 from gridx.messages import Session
 from gridx.tui.widgets.bars import KeyBar
@@ -91,13 +91,20 @@ class SignInScreen(Screen[Session], Drawn):
         user, password = self._field("user").value.strip(), self._field("password").value
         self._say("Asking ...", wrong=False)
         try:
-            client = await self.grid.connect_to(http_url(self._field("url").value))
+            client = await self.grid.connect_to(named(self._field("url").value))
             if not user:
                 raise InvalidField("A user name is needed.", "Type yours, or a new one.", field="username")
             if new and len(password) < 8:
                 raise InvalidField(
                     "A password has at least 8 characters.", "Choose a longer one.", field="password"
                 )
+            if met := await client.secure():
+                self._say(
+                    f"First connection to {client.url}. If the coordinator printed this at its start, sign "
+                    f"in again: {met}",
+                    wrong=False,
+                )
+                return
             invite = self._field("invite").value.strip()
             session = (
                 await client.register(user, password, invite=invite, label=LABEL)

@@ -41,9 +41,11 @@ USERS: Final[tuple[Route, ...]] = (
     *admin.ROUTES,
     *streams.ROUTES,
 )
-"""What is answered on the HTTP port."""
+"""What users ask for."""
 WORKERS: Final[tuple[Route, ...]] = (*health.ROUTES[:1], *streams.WORKER_ROUTES)
 """What is answered on the workers' port."""
+EVERYBODY: Final[tuple[Route, ...]] = (*USERS, *streams.WORKER_ROUTES)
+"""What is answered on the HTTP port: workers, too, since a proxy has but one."""
 
 
 def application(parts: Parts, routes: Iterable[Route]) -> web.Application:
