@@ -108,7 +108,7 @@ class Attempt:
             code=assignment.code,
             language=assignment.language,
             args=tuple(assignment.args),
-            env=dict(assignment.env),
+            env={**assignment.env, **_place_in_array(assignment)},
             cpu_millis=assignment.cpu_millis,
             memory_mb=assignment.memory_mb,
             gpus=tuple(assignment.gpus),
@@ -169,6 +169,13 @@ class Attempt:
             f" ({safetext.line(finished.reason)})" if finished.reason else "",
         )
         self._teller.touch(self.id, hurry=True)
+
+
+def _place_in_array(assignment: Assignment) -> dict[str, str]:
+    """What tells an element of an array which one it is."""
+    if assignment.array_index is None or assignment.array_count is None:
+        return {}
+    return {"GRIDX_INDEX": str(assignment.array_index), "GRIDX_COUNT": str(assignment.array_count)}
 
 
 def _count(number: int) -> int:
