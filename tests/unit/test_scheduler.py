@@ -17,6 +17,7 @@ from gridx.services.coordinator.scheduler import (
     Shares,
     WaitingJob,
     explain,
+    obstacle,
     plan,
 )
 
@@ -158,6 +159,28 @@ def test_a_machine_that_is_closed_gets_nothing(closed):
 def test_a_private_machine_runs_its_owners_jobs_only():
     private = machine(1, cpus=1, owner_id=7, private=True)
     assert ids(placed(queue(job(1, 1), job(2, 7)), private)) == [2]
+
+
+def test_a_machine_for_some_users_runs_their_jobs_and_its_owners():
+    reserved = machine(1, cpus=2, owner_id=7, only_users=frozenset({"ann", "gus"}))
+    waiting = queue(job(1, 1, owner_name="bob"), job(2, 2, owner_name="ann"), job(3, 7, owner_name="gus"))
+    assert sorted(ids(placed(waiting, reserved))) == [2, 3]
+
+
+def test_a_machine_for_some_users_is_used_before_one_for_all():
+    reserved = machine(2, cpus=8, only_users=frozenset({"ann"}))
+    [given] = placed(queue(job(1, owner_name="ann")), machine(1, cpus=1), reserved)
+    assert given.worker_id == 2
+
+
+def test_an_owner_runs_no_more_than_a_user_may():
+    rules = Rules(max_running=3)
+    waiting = queue(*[job(id, 1) for id in range(1, 6)], job(6, 2))
+    decided = plan(waiting, [machine(cpus=16)], {}, 0, rules, running={1: 1, 3: 9})
+    assert sorted(ids(decided.placements)) == [1, 2, 6]
+    assert not decided.more
+    # No machine is kept free for what may not run.
+    assert plan(waiting, [FULL], {}, 1000, rules, running={1: 3, 2: 3}).reserved == {}
 
 
 def test_runtime_python_and_language_must_match():
@@ -303,6 +326,32 @@ RUBY = replace(machine(2), runtimes=(Runtime(name="ruby", python="3.13", languag
         (
             why(need(), machine(closed="paused"), machine(2, closed="paused"), machine(3, closed="draining")),
             "the only 3 workers that could run it take nothing now (1 draining, 2 paused)",
+        ),
+        (
+            why(need(), machine(3, only_users=frozenset({"bob", "ann"})), owner_name="cid"),
+            "worker 3, the only one that could run it, takes jobs of ann and bob only",
+        ),
+        (
+            why(
+                need(),
+                machine(3, only_users=frozenset("abcdef")),
+                machine(4, private=True),
+                machine(5, only_users=frozenset({"ann"}), closed="paused"),
+                machine(6, private=True),
+            ),
+            "the workers that could run it take jobs of some users only: "
+            "worker 3 of a, b, c, d and 2 others; "
+            "worker 4 of its owner; worker 5 of ann; and so on",
+        ),
+        (why(need(), machine(3, only_users=frozenset({"ann"})), owner_name="ann"), ""),
+        (
+            obstacle(job(1), [machine()], running=1234, most=1000).seen_by(5),
+            "its owner has 1,234 running, and a user may have 1,000 at once",
+        ),
+        (obstacle(job(1), [machine()], running=3, most=0).text, ""),
+        (
+            obstacle(job(1, wants=need(8)), [machine()], running=3, most=3).text,
+            "needs 8 cores; the largest worker has 4",
         ),
         (
             why(need(), machine(), excluded=frozenset({1})),

@@ -42,6 +42,7 @@ needs = st.builds(
     runtime=st.sampled_from([None, None, None, "new"]),
     python=st.sampled_from([None, None, "3.11", "3.13"]),
 )
+names = st.sampled_from(["user 1", "user 2", "user 3", "user 4"])
 few = st.frozensets(st.integers(1, 5), max_size=2)
 
 
@@ -66,6 +67,7 @@ def machines(draw: st.DrawFn) -> list[Machine]:
                 free_cpu_millis=draw(st.integers(-1000, cpu)),
                 free_memory_mb=draw(st.integers(-128, memory)),
                 free_gpus=tuple(gpus[draw(st.integers(0, len(gpus))) :]),
+                only_users=draw(st.one_of(st.just(frozenset()), st.frozensets(names, max_size=2))),
             )
         )
     return found
@@ -75,10 +77,12 @@ def machines(draw: st.DrawFn) -> list[Machine]:
 def queues(draw: st.DrawFn) -> Queue:
     waiting = Queue()
     for id in range(1, draw(st.integers(0, 30)) + 1):
+        owner_id = draw(st.integers(1, 4))
         waiting.add(
             WaitingJob(
                 id=id,
-                owner_id=draw(st.integers(1, 4)),
+                owner_id=owner_id,
+                owner_name=f"user {owner_id}",
                 need=draw(needs),
                 priority=draw(st.integers(-2, 2)),
                 weight=draw(st.floats(1, 1e7)),
@@ -101,7 +105,7 @@ def test_a_plan_keeps_every_limit(waiting, fleet, now, limit):
     for one in decided.placements:
         job, machine = waiting.job(one.job_id), by_id[one.worker_id]
         assert not machine.closed
-        assert could_run(job.need, machine, job.owner_id)
+        assert could_run(job.need, machine, job.owner_id, job.owner_name)
         assert machine.worker_id not in job.excluded
         if machine.worker_id in job.avoid:
             others = [
@@ -109,7 +113,7 @@ def test_a_plan_keeps_every_limit(waiting, fleet, now, limit):
                 for other in fleet
                 if not other.closed
                 and other.worker_id not in job.avoid | job.excluded
-                and could_run(job.need, other, job.owner_id)
+                and could_run(job.need, other, job.owner_id, job.owner_name)
             ]
             assert not others
         runtime = next(r for r in machine.runtimes if r.name == one.runtime)
@@ -154,7 +158,7 @@ def test_nothing_that_fits_is_left_while_nothing_is_kept_free(waiting, fleet, no
         for machine in left:
             fits = (
                 not machine.closed
-                and could_run(job.need, machine, job.owner_id)
+                and could_run(job.need, machine, job.owner_id, job.owner_name)
                 and machine.worker_id not in job.excluded
                 and job.need.cpu_millis <= machine.free_cpu_millis
                 and job.need.memory_mb <= machine.free_memory_mb
@@ -168,6 +172,24 @@ def test_a_plan_is_the_same_each_time_and_changes_nothing(waiting, fleet, now):
     before = [line.ranks[:] for line in waiting.lines]
     assert plan(waiting, fleet, {}, now, RULES) == plan(waiting, fleet, {}, now, RULES)
     assert [line.ranks for line in waiting.lines] == before
+
+
+@given(
+    queues(),
+    machines(),
+    st.floats(0, 300),
+    st.integers(1, 5),
+    st.lists(st.integers(0, 6), min_size=4, max_size=4),
+)
+def test_nobody_runs_more_than_a_user_may_and_nobody_less_for_it(waiting, fleet, now, most, running):
+    has = dict(enumerate(running, 1))
+    rules = Rules(RULES.half_life_s, RULES.reserve_after_s, max_running=most)
+    decided = plan(waiting, fleet, {}, now, rules, running=has)
+    given = Counter(waiting.job(one.job_id).owner_id for one in decided.placements)
+    assert all(has[owner] + count <= most for owner, count in given.items())
+    # A limit that nobody reaches changes nothing.
+    far = Rules(RULES.half_life_s, RULES.reserve_after_s, max_running=1000)
+    assert plan(waiting, fleet, {}, now, far, running=has) == plan(waiting, fleet, {}, now, RULES)
 
 
 def _after(fleet: list[Machine], waiting: Queue, placements: tuple[Placement, ...]) -> list[Machine]:
@@ -248,7 +270,8 @@ def test_every_job_that_some_machine_could_run_runs_in_the_end(waiting, fleet):
         job.id
         for job in waiting
         if any(
-            could_run(job.need, machine, job.owner_id) and machine.worker_id not in job.excluded
+            could_run(job.need, machine, job.owner_id, job.owner_name)
+            and machine.worker_id not in job.excluded
             for machine in grid.fleet
         )
     }

@@ -7,7 +7,8 @@ however it ends, cannot leak any.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -44,6 +45,7 @@ class Fleet:
         self._live: dict[int, Live] = {}
         self._by_job: dict[int, Live] = {}
         self._running: dict[int, float] | None = None
+        self._running_jobs: Counter[int] = Counter()
         self._untold: dict[int, Member] = {}
         self._changed: Callable[[], None] = lambda: None
         self.version = 0
@@ -219,10 +221,16 @@ class Fleet:
         """By owner, what their live attempts cost in an hour."""
         if self._running is None:
             self._running = {}
+            self._running_jobs = Counter(live.job.user_id for live in self._live.values())
             for live in self._live.values():
                 owner_id = live.job.user_id
                 self._running[owner_id] = self._running.get(owner_id, 0.0) + live.weight
         return self._running
+
+    def running_jobs(self) -> Mapping[int, int]:
+        """By owner, how many of their jobs have a machine."""
+        self.running()
+        return self._running_jobs
 
     # -- how it goes -------------------------------------------------------------------------------------
 
@@ -310,6 +318,7 @@ class Fleet:
                 free_cpu_millis=cpu,
                 free_memory_mb=memory,
                 free_gpus=tuple(gpus),
+                only_users=member.only_users,
             )
         elif machine.closed != closed:
             machine = member.machine = replace(machine, closed=closed)

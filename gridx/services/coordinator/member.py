@@ -12,7 +12,7 @@ from gridx.services.coordinator.live import Live
 from gridx.services.coordinator.scheduler import Machine
 from gridx.services.coordinator.store.records import WorkerRecord
 
-State = Literal["online", "offline", "paused", "draining", "unready"]
+State = Literal["online", "offline", "paused", "closed", "draining", "unready"]
 
 
 class Link(Protocol):
@@ -57,3 +57,10 @@ class Member:
     def private(self) -> bool:
         """Whether it runs its owner's jobs only."""
         return self.offer is not None and (self.offer.own_jobs_only or not self.offer.isolated)
+
+    @property
+    def only_users(self) -> frozenset[str]:
+        """Folded names of the users whose jobs it takes, its owner among them; none: everybody's."""
+        if self.offer is None or not self.offer.only_users:
+            return frozenset()
+        return frozenset(name.casefold() for name in (*self.offer.only_users, self.record.owner))

@@ -130,7 +130,9 @@ class FakeWorker:
 
     # The worker's side.
 
-    def hello(self, *, running: Iterable[int] = (), spooled: Iterable[int] = ()) -> Welcome:
+    def hello(
+        self, *, running: Iterable[int] = (), spooled: Iterable[int] = (), released: Iterable[int] = ()
+    ) -> Welcome:
         self.engine.jobs.attach(
             self.record,
             Hello(
@@ -141,6 +143,7 @@ class FakeWorker:
                 offer=self.offered,
                 running=list(running),
                 spooled=list(spooled),
+                released=list(released),
             ),
             self,
         )

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from gridx import messages
 from gridx.errors import NotFound
-from gridx.messages import Id, Wire, WorkerPage
+from gridx.messages import Id, PauseOrder, Wire, WorkerPage
 from gridx.services.coordinator.api.call import Call, Route, read_body, reply
 
 
@@ -31,7 +31,10 @@ async def show(call: Call) -> web.Response:
 
 
 async def pause(call: Call) -> web.Response:
-    return reply(await call.parts.jobs.pause_worker(call.caller.user, call.id()))
+    worker_id = call.id()
+    data = await read_body(call.request)
+    order = messages.decode(data, PauseOrder) if data.strip() else PauseOrder()
+    return reply(await call.parts.jobs.pause_worker(call.caller.user, worker_id, give_back=order.give_back))
 
 
 async def resume(call: Call) -> web.Response:

@@ -53,7 +53,11 @@ class Backlog:
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock) -> None:
         self._fleet = fleet
         self._clock = clock
-        self._rules = Rules(settings.scheduler.half_life_s, settings.scheduler.reserve_after_s)
+        self._rules = Rules(
+            settings.scheduler.half_life_s,
+            settings.scheduler.reserve_after_s,
+            settings.scheduler.max_running_per_user,
+        )
         self._queue = Queue()
         self._shares = Shares(settings.scheduler.half_life_s)
         self._records: dict[int, JobRecord] = {}
@@ -125,7 +129,12 @@ class Backlog:
     def plan(self) -> Plan:
         """Decide a round for the fleet as it is now."""
         decided = plan(
-            self._queue, self._fleet.machines(), self._scores(), self._clock.monotonic(), self._rules
+            self._queue,
+            self._fleet.machines(),
+            self._scores(),
+            self._clock.monotonic(),
+            self._rules,
+            running=self._fleet.running_jobs(),
         )
         self._reserved = dict(decided.reserved)
         return decided
@@ -161,9 +170,9 @@ class Backlog:
         ahead = self._queue.ahead(job.owner_id, job.rank, self._scores_seen)
         return self._obstacle(job, record.id in self._reserved).seen_by(ahead), ahead + 1
 
-    def would_wait(self, owner_id: int, need: Need) -> str:
+    def would_wait(self, owner_id: int, owner: str, need: Need) -> str:
         """Why a job that is submitted now would wait; empty when it could start at once."""
-        job = WaitingJob(0, owner_id, need)
+        job = WaitingJob(0, owner_id, need, owner_name=owner.casefold())
         self._look()
         ahead = self._queue.ahead(owner_id, None, self._scores_seen)
         return self._obstacle(job, False).seen_by(ahead)
@@ -182,7 +191,13 @@ class Backlog:
         key = (job.shape, job.owner_id, kept)
         found = self._obstacles.get(key)
         if found is None:
-            found = self._obstacles[key] = obstacle(job, self._fleet.machines(), kept=kept)
+            found = self._obstacles[key] = obstacle(
+                job,
+                self._fleet.machines(),
+                kept=kept,
+                running=self._fleet.running_jobs().get(job.owner_id, 0),
+                most=self._rules.max_running,
+            )
         return found
 
     def _scores(self) -> dict[int, float]:
@@ -198,6 +213,7 @@ class Backlog:
             weight_of(record),
             frozenset(self._broke_on.get(record.id, ())),
             frozenset(self._refused_by.get(record.id, ())),
+            record.owner.casefold(),
         )
         self._queue.add(job, self._clock.monotonic())
 

@@ -350,7 +350,7 @@ class Lifecycle:
             live.worker_id,
             reason,
         )
-        if state in (AttemptState.BROKEN, AttemptState.REFUSED):
+        if fault or state is AttemptState.REFUSED:
             self._fleet.broke(live.worker_id, reason)
         if record.state.ended:
             self._ended(record, {record.user_id})

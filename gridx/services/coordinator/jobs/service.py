@@ -189,7 +189,7 @@ class Jobs(WorkerSide):
             lines=submission.price_lines(new),
             balance=balance,
             shortfall=max(0, new.hold - balance),
-            waits_because=self._backlog.would_wait(user.id, submission.need(spec)),
+            waits_because=self._backlog.would_wait(user.id, user.username, submission.need(spec)),
         )
 
     async def job(self, user: UserRecord, job_id: int) -> Job:

@@ -9,13 +9,16 @@ from msgspec.structs import replace
 from gridx.config import Settings
 from gridx.errors import Conflict, Forbidden, NotFound
 from gridx.messages import (
+    Ack,
     Cancel,
     Drain,
     Hello,
     Offering,
     Pause,
+    Released,
     Renewed,
     Resume,
+    Resumed,
     Sample,
     StreamOffsets,
     Welcome,
@@ -41,13 +44,29 @@ class WorkerSide:
 
     # -- what owners ask of their machines ------------------------------------------------------------------
 
-    async def pause_worker(self, user: UserRecord, worker_id: int) -> Worker:
-        """Let the worker take nothing new until it is resumed; it stays so over restarts."""
-        return await self._set_paused(user, worker_id, True)
+    async def pause_worker(self, user: UserRecord, worker_id: int, *, give_back: bool = False) -> Worker:
+        """Let the worker take nothing new until it is resumed; it stays so over restarts.
+
+        Args:
+            give_back: what runs there is given back at once, and runs elsewhere.
+
+        Raises:
+            Conflict: something is to be given back, and the worker is not connected.
+        """
+        record = self._may_steer(user, worker_id)
+        if give_back and self._fleet.link(worker_id) is None:
+            raise Conflict(
+                f"Worker {worker_id} is not connected, so it cannot be told to give its jobs back.",
+                "On that machine: gridx worker pause --give-back",
+            )
+        return await self._set_paused(
+            record, Pause(paused=True, give_back=give_back, by_owner=record.user_id == user.id)
+        )
 
     async def resume_worker(self, user: UserRecord, worker_id: int) -> Worker:
-        """Let the worker take jobs again."""
-        return await self._set_paused(user, worker_id, False)
+        """Let the worker take jobs again; its owner's word also ends a pause that was made at the machine."""
+        record = self._may_steer(user, worker_id)
+        return await self._set_paused(record, Pause(paused=False, by_owner=record.user_id == user.id))
 
     async def drain_worker(self, user: UserRecord, worker_id: int) -> Worker:
         """Let the worker finish what it runs and leave.
@@ -71,16 +90,22 @@ class WorkerSide:
         self._fleet.renew(worker_id, attempts)
         return self._worker(worker_id)
 
-    async def _set_paused(self, user: UserRecord, worker_id: int, paused: bool) -> Worker:
-        self._may_steer(user, worker_id)
-        record = await self._store.set_worker_paused(worker_id, paused)
+    async def _set_paused(self, worker: WorkerRecord, frame: Pause) -> Worker:
+        record = await self._store.set_worker_paused(worker.id, frame.paused)
         if record is None:
-            raise _no_worker(worker_id)
+            raise _no_worker(worker.id)
         self._fleet.paused(record)
-        self._fleet.send(worker_id, Pause(paused=paused))
-        return self._worker(worker_id)
+        self._fleet.send(worker.id, frame)
+        return self._worker(worker.id)
 
-    def _may_steer(self, user: UserRecord, worker_id: int) -> None:
+    async def _resumed_there(self, worker_id: int) -> None:
+        """Its owner has resumed it at the machine."""
+        record = await self._store.set_worker_paused(worker_id, False)
+        if record is not None:
+            self._fleet.paused(record)
+            self._fleet.send(worker_id, Pause(paused=False))
+
+    def _may_steer(self, user: UserRecord, worker_id: int) -> WorkerRecord:
         record = self._fleet.record(worker_id)
         if record is None:
             raise _no_worker(worker_id)
@@ -88,6 +113,7 @@ class WorkerSide:
             raise Forbidden(
                 f"Worker {worker_id} is {record.owner}'s.", "Only its owner or an admin may do that."
             )
+        return record
 
     def _worker(self, worker_id: int) -> Worker:
         worker = self._fleet.worker(worker_id)
@@ -102,7 +128,7 @@ class WorkerSide:
 
         What it does not name died with its process, or never reached it: no lease needs to run out for that.
         """
-        named = {*hello.running, *hello.spooled}
+        named, released = {*hello.running, *hello.spooled}, set(hello.released)
         mine = {live.id: live for live in self._fleet.live_of_worker(record.id)}
         resume = [
             Resume(
@@ -125,9 +151,17 @@ class WorkerSide:
         )
         if record.paused:
             link.send(Pause(paused=True))
+        if over := sorted(released - mine.keys()):
+            link.send(Ack(attempt_ids=over))
         self._fleet.connect(record, hello.offer, link)
         self._fleet.renew(record.id, named & mine.keys())
         for live in mine.values():
+            if live.id in released:
+                # It was given back while nobody could be told.
+                self._lifecycle.take(
+                    record.id, Released(attempt_id=live.id, reason="given back by its owner")
+                )
+                continue
             if live.id not in named:
                 why = "its worker came back without it" if live.accepted else "its worker never received it"
                 self._lifecycle.spawn(self._lifecycle.lose(live, why, fault=live.accepted))
@@ -162,6 +196,10 @@ class WorkerSide:
                     link.send(Cancel(attempt_ids=strange, reason="not yours any more"))
             elif isinstance(frame, Offering):
                 offering = frame
+            elif isinstance(frame, Resumed):
+                known_record = self._fleet.record(worker_id)
+                if known_record is not None and known_record.paused:
+                    self._lifecycle.spawn(self._resumed_there(worker_id))
             elif not isinstance(frame, Hello):
                 self._lifecycle.take(worker_id, frame)
         if offering is not None:

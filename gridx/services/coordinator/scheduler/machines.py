@@ -26,6 +26,7 @@ class Machine:
     Attributes:
         private: it runs its owner's jobs only.
         closed: why it takes nothing new now ("paused", "draining"); empty when it does.
+        only_users: folded names of the users whose jobs it takes, its owner among them; none: everybody's.
     """
 
     worker_id: int
@@ -39,6 +40,18 @@ class Machine:
     free_cpu_millis: int
     free_memory_mb: int
     free_gpus: tuple[str, ...]
+    only_users: frozenset[str] = frozenset()
+
+    @property
+    def reserved(self) -> bool:
+        """Whether it takes jobs of some users and not of others."""
+        return self.private or bool(self.only_users)
+
+    def takes(self, owner_id: int, owner: str) -> bool:
+        """Whether its owner lets it run jobs of this user; ``owner`` is the folded name."""
+        if self.owner_id == owner_id:
+            return True
+        return not self.private and (not self.only_users or owner in self.only_users)
 
 
 def runtime_for(need: Need, runtimes: tuple[Runtime, ...]) -> str | None:
@@ -53,12 +66,12 @@ def runtime_for(need: Need, runtimes: tuple[Runtime, ...]) -> str | None:
     return None
 
 
-def could_run(need: Need, machine: Machine, owner_id: int) -> bool:
+def could_run(need: Need, machine: Machine, owner_id: int, owner: str = "") -> bool:
     """Whether the machine could run such a job of this owner if it were idle and took jobs."""
     return (
         need.cpu_millis <= machine.cpu_millis
         and need.memory_mb <= machine.memory_mb
         and need.gpus <= machine.gpus
-        and (not machine.private or machine.owner_id == owner_id)
+        and machine.takes(owner_id, owner)
         and runtime_for(need, machine.runtimes) is not None
     )

@@ -32,10 +32,14 @@ _MB_PER_GPU: Final = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How fair share forgets, and when a waiting shape gets a machine kept free; in seconds."""
+    """How fair share forgets, when a waiting shape gets a machine kept free, how much one owner may run.
+
+    ``max_running``: jobs of one owner that may run at once; 0: as many as fit.
+    """
 
     half_life_s: float = 3600.0
     reserve_after_s: float = 60.0
+    max_running: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,11 @@ class _Room:
     def left_by(self, need: Need) -> tuple[bool, int, int]:
         """What would stay unused; the smallest is the best fit.
 
-        An owner's private machine comes first, since nobody else can use it, and one without GPUs before one
-        that has some to spare.
+        A machine that takes jobs of some users only comes first, since the others cannot use it, and one
+        without GPUs before one that has some to spare.
         """
         return (
-            not self.machine.private,
+            not self.machine.reserved,
             self.gpus - need.gpus,
             (self.cpu - need.cpu_millis) * _MB_PER_CPU_MILLI + self.memory - need.memory_mb,
         )
@@ -122,6 +126,7 @@ def plan(
     now: float,
     rules: Rules,
     *,
+    running: Mapping[int, int] | None = None,
     limit: int = PLACEMENTS_A_ROUND,
 ) -> Plan:
     """Decide one round. Nothing is changed: the caller takes what was placed out of the queue.
@@ -130,8 +135,9 @@ def plan(
         machines: the connected workers, with what is free on each.
         scores: by owner, what they have had; see ``Shares.scores``.
         now: monotonic seconds.
+        running: by owner, how many of their jobs have a machine; it matters where ``rules`` limit that.
     """
-    return _Round(queue, machines, scores, now, rules).run(limit)
+    return _Round(queue, machines, scores, now, rules, running or {}).run(limit)
 
 
 class _Round:
@@ -142,16 +148,24 @@ class _Round:
         scores: Mapping[int, float],
         now: float,
         rules: Rules,
+        running: Mapping[int, int],
     ) -> None:
         self.queue = queue
         self.now = now
         self.rules = rules
         self.rooms = [_Room(machine) for machine in machines if not machine.closed]
-        self._public = [room for room in self.rooms if not room.machine.private]
-        self._private: dict[int, list[_Room]] = {}
+        self._public = [room for room in self.rooms if not room.machine.reserved]
+        self._own: dict[int, list[_Room]] = {}
+        self._named: dict[str, list[_Room]] = {}
         for room in self.rooms:
-            if room.machine.private:
-                self._private.setdefault(room.machine.owner_id, []).append(room)
+            if room.machine.reserved:
+                self._own.setdefault(room.machine.owner_id, []).append(room)
+            if not room.machine.private:
+                for name in room.machine.only_users:
+                    self._named.setdefault(name, []).append(room)
+        self._rooms: dict[int, list[_Room]] = {}
+        self._most = rules.max_running
+        self._running = {line.owner_id: running.get(line.owner_id, 0) for line in queue.lines}
         self.scores = {line.owner_id: scores.get(line.owner_id, 0.0) for line in queue.lines}
         self.placements: list[Placement] = []
         self.placed: set[int] = set()
@@ -180,6 +194,9 @@ class _Round:
             if len(self.placements) >= limit:
                 return True
             owner_id = order[0][1]
+            if self._has_its_most(owner_id):
+                heappop(order)
+                continue
             turn = turns.get(owner_id)
             if turn is None:
                 line = lines[owner_id]
@@ -229,10 +246,23 @@ class _Round:
         self._most_memory = max((room.memory for room in self.rooms), default=0)
         self._most_gpus = max((room.gpus for room in self.rooms), default=0)
 
-    def _rooms_of(self, owner_id: int) -> list[_Room]:
-        """The machines that take jobs of this owner."""
-        own = self._private.get(owner_id)
-        return self._public if own is None else own + self._public
+    def _has_its_most(self, owner_id: int) -> bool:
+        """Whether the owner may have nothing more running."""
+        return 0 < self._most <= self._running[owner_id]
+
+    def _rooms_of(self, group: Group) -> list[_Room]:
+        """The machines that take jobs of the group's owner."""
+        found = self._rooms.get(group.owner_id)
+        if found is None:
+            own = self._own.get(group.owner_id, [])
+            named = [
+                room
+                for room in self._named.get(group.owner_name, ())
+                if room.machine.owner_id != group.owner_id
+            ]
+            # Owners who have no machine of their own have one list in common.
+            found = self._rooms[group.owner_id] = own + named + self._public if own or named else self._public
+        return found
 
     def _speakers(self, need: Need) -> set[int]:
         """The workers that have a runtime for this need; few needs differ in this."""
@@ -251,8 +281,9 @@ class _Round:
         need, avoid, excluded = group.shape
         able = [
             room
-            for room in self._rooms_of(group.owner_id)
-            if room.machine.worker_id not in excluded and could_run(need, room.machine, group.owner_id)
+            for room in self._rooms_of(group)
+            if room.machine.worker_id not in excluded
+            and could_run(need, room.machine, group.owner_id, group.owner_name)
         ]
         if avoid:
             able = [room for room in able if room.machine.worker_id not in avoid] or able
@@ -267,7 +298,7 @@ class _Round:
         speakers = self._speakers(need)
         return [
             room
-            for room in self._rooms_of(group.owner_id)
+            for room in self._rooms_of(group)
             if room.fits(need)
             and room.machine.worker_id in speakers
             and room.machine.worker_id not in excluded
@@ -282,8 +313,8 @@ class _Round:
             or need.gpus > self._most_gpus
         ):
             return None
-        # Owners without a private machine are alike.
-        key = group.shape, group.owner_id if group.owner_id in self._private else 0
+        # Owners for whom no machine is reserved are alike.
+        key = group.shape, 0 if self._rooms_of(group) is self._public else group.owner_id
         if key in self._blocked:
             return None
         # The machine that was the best fit a moment ago is fuller now, and so an even better one.
@@ -308,6 +339,7 @@ class _Round:
         self.placed.add(job_id)
         self.placements.append(Placement(job_id, room.machine.worker_id, gpus, runtime, favoured))
         job = self.queue.job(job_id)
+        self._running[job.owner_id] += 1
         self.scores[job.owner_id] += job.weight * self.rules.half_life_s / 3600
 
     # -- keeping a machine free --------------------------------------------------------------------------
@@ -320,6 +352,8 @@ class _Round:
         for line in waiting:
             if not spare or len(self.placements) >= limit:
                 break
+            if self._has_its_most(line.owner_id):
+                continue
             starved = [group for group in line.groups.values() if self.now - group.unserved_since >= after_s]
             starved.sort(key=lambda group: (group.unserved_since, group.ranks[0]))
             for group in starved:

@@ -20,6 +20,7 @@ class WaitingJob:
     """A queued job as the scheduler sees it.
 
     Attributes:
+        owner_name: folded, for machines that take jobs of some users only.
         weight: what it costs in an hour, in microcredits: how much it counts in fair share.
         avoid: workers on which it broke; used only when no other could run it.
         excluded: workers that refused it a moment ago; not used.
@@ -32,6 +33,7 @@ class WaitingJob:
     weight: float = 1.0
     avoid: frozenset[int] = _NONE
     excluded: frozenset[int] = _NONE
+    owner_name: str = ""
 
     @property
     def rank(self) -> Rank:
@@ -68,6 +70,7 @@ class Group:
     """
 
     owner_id: int
+    owner_name: str
     shape: Shape
     unserved_since: float
     ranks: list[Rank] = field(default_factory=list)
@@ -82,6 +85,7 @@ class Line:
     """
 
     owner_id: int
+    owner_name: str = ""
     groups: dict[Shape, Group] = field(default_factory=dict)
     ranks: list[Rank] = field(default_factory=list)
     favoured_at: float = float("-inf")
@@ -128,10 +132,10 @@ class Queue:
         self._jobs[job.id] = job
         line = self._lines.get(job.owner_id)
         if line is None:
-            line = self._lines[job.owner_id] = Line(job.owner_id)
+            line = self._lines[job.owner_id] = Line(job.owner_id, job.owner_name)
         group = line.groups.get(job.shape)
         if group is None:
-            group = line.groups[job.shape] = Group(job.owner_id, job.shape, now)
+            group = line.groups[job.shape] = Group(job.owner_id, job.owner_name, job.shape, now)
         insort(group.ranks, job.rank)
         insort(line.ranks, job.rank)
 

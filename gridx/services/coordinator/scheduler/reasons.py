@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gridx.messages import Runtime
 from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
 from gridx.services.coordinator.scheduler.queue import WaitingJob
+
+SHOWN_NAMES: Final = 4
+SHOWN_WORKERS: Final = 3
 
 
 def explain(job: WaitingJob, machines: Sequence[Machine], ahead: int, *, kept: bool = False) -> str:
@@ -38,13 +41,23 @@ class Obstacle(NamedTuple):
         return f"waits its turn: {ahead:,} {'job is' if ahead == 1 else 'jobs are'} ahead"
 
 
-def obstacle(job: WaitingJob, machines: Sequence[Machine], *, kept: bool = False) -> Obstacle:
-    """What is in the way; the text is empty when nothing is. Arguments as for :func:`explain`."""
+def obstacle(
+    job: WaitingJob, machines: Sequence[Machine], *, kept: bool = False, running: int = 0, most: int = 0
+) -> Obstacle:
+    """What is in the way; the text is empty when nothing is.
+
+    Args:
+        machines, kept: as for :func:`explain`.
+        running: how many of the owner's jobs have a machine.
+        most: how many may; 0: as many as fit.
+    """
     if not machines:
         return Obstacle("no worker is connected", False)
-    able = [machine for machine in machines if could_run(job.need, machine, job.owner_id)]
+    able = [machine for machine in machines if could_run(job.need, machine, job.owner_id, job.owner_name)]
     if not able:
         return Obstacle(_never(job, machines), False)
+    if 0 < most <= running:
+        return Obstacle(f"its owner has {running:,} running, and a user may have {most:,} at once", False)
     allowed = [machine for machine in able if machine.worker_id not in job.excluded]
     if not allowed:
         return Obstacle(f"{_only(len(able))} refused it just now; it will be offered again", False)
@@ -104,9 +117,31 @@ def _never(job: WaitingJob, machines: Sequence[Machine]) -> str:
     most_memory = max(machine.memory_mb for machine in machines)
     if need.memory_mb > most_memory:
         return f"needs {_memory(need.memory_mb)} of memory; the largest worker has {_memory(most_memory)}"
-    if any(could_run(need, machine, machine.owner_id) for machine in machines):
-        return "the only workers that could run it run their owners' jobs only"
+    others = [machine for machine in machines if could_run(need, machine, machine.owner_id)]
+    if others:
+        return _of_others(others)
     return f"needs {_what(need)} in one worker; no worker has all of it"
+
+
+def _of_others(machines: Sequence[Machine]) -> str:
+    """Whose jobs the machines take that could run it."""
+    if all(machine.private for machine in machines):
+        return "the only workers that could run it run their owners' jobs only"
+    if len(machines) == 1:
+        whose = _whose(machines[0])
+        return f"worker {machines[0].worker_id}, the only one that could run it, takes jobs of {whose} only"
+    shown = [f"worker {machine.worker_id} of {_whose(machine)}" for machine in machines[:SHOWN_WORKERS]]
+    more = "; and so on" if len(machines) > SHOWN_WORKERS else ""
+    return f"the workers that could run it take jobs of some users only: {'; '.join(shown)}{more}"
+
+
+def _whose(machine: Machine) -> str:
+    if machine.private:
+        return "its owner"
+    names = sorted(machine.only_users)
+    if len(names) > SHOWN_NAMES:
+        return f"{', '.join(names[:SHOWN_NAMES])} and {len(names) - SHOWN_NAMES} others"
+    return _and(names)
 
 
 def _runtime_missing(need: Need, runtimes: Sequence[Runtime]) -> str:
