@@ -131,12 +131,15 @@ class JobPayload(Model):
 
 
 class Array(Model):
-    """Many jobs of one submission: what they share, where they are, and what is held for all of them."""
+    """Many jobs of one submission: where they are, and what is held for all of them."""
 
     id = fields.BigIntField(primary_key=True, generated=False)
     user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("grid.User", related_name="arrays")
     name = fields.TextField()
     count = fields.BigIntField()
+    first_one: fields.ForeignKeyRelation[Job] = fields.ForeignKeyField(
+        "grid.Job", related_name="first_of", source_field="first_id"
+    )
     first_index = fields.BigIntField()
     total_count = fields.BigIntField()
     max_fails = fields.BigIntField(null=True)
@@ -146,6 +149,7 @@ class Array(Model):
     held = fields.BigIntField()
     charge = fields.BigIntField(default=0)
     open_charge = fields.BigIntField(default=0)
+    running_charge = fields.BigIntField(default=0)
     queued = fields.BigIntField()
     running = fields.BigIntField(default=0)
     succeeded = fields.BigIntField(default=0)
@@ -153,18 +157,33 @@ class Array(Model):
     cancelled = fields.BigIntField(default=0)
     state = fields.TextField()
     reason = fields.TextField(default="")
+    stopped = fields.BooleanField(default=False)
+    changes = fields.BigIntField(default=0)
+    created_at = fields.BigIntField()
+    started_at = fields.BigIntField(null=True)
+    ended_at = fields.BigIntField(null=True)
+    retry_of: fields.ForeignKeyNullableRelation[Array] = fields.ForeignKeyField(
+        "grid.Array", related_name="retried_as", null=True, source_field="retry_of"
+    )
+
+    class Meta:
+        table = "arrays"
+
+
+class ArrayPayload(Model):
+    """What an array's elements share: the program, arguments, environment, inputs and wanted outputs (JSON)."""
+
+    array: fields.OneToOneRelation[Array] = fields.OneToOneField(
+        "grid.Array", related_name="payload", primary_key=True
+    )
     code = fields.TextField()
     args = fields.TextField()
     env = fields.TextField()
     inputs = fields.TextField(default="[]")
     outputs = fields.TextField(default='["*"]')
-    created_at = fields.BigIntField()
-    started_at = fields.BigIntField(null=True)
-    ended_at = fields.BigIntField(null=True)
-    retry_of = fields.BigIntField(null=True)
 
     class Meta:
-        table = "arrays"
+        table = "array_payloads"
 
 
 class ArrayElement(Model):
@@ -188,6 +207,7 @@ class Dependency(Model):
     job_id = fields.BigIntField()
     parent_id = fields.BigIntField()
     needs = fields.TextField()
+    met = fields.BooleanField()
 
     class Meta:
         table = "dependencies"

@@ -1,14 +1,16 @@
 -- Arrays, dependencies, retries of the program's own failures, and files.
 
 -- An array has a number of the jobs' own sequence, so that one word names either; its elements are jobs with
--- the numbers after it. What the elements share lies here once. The counts are of its elements. "held" is what
--- lies in escrow for all of them; "unit" is what one may cost; "open_charge" is what elements that have not
--- ended were charged so far.
+-- the numbers after it, the first of which stands for what all ask of a machine. The counts are of its elements.
+-- "held" is what lies in escrow for all of them; "unit" is what one may cost; "open_charge" is what elements that
+-- have not ended were charged so far, "running_charge" those of them that have a machine. Once "stopped", no
+-- element starts any more. "changes" grows with every change.
 CREATE TABLE arrays (
     id          INTEGER PRIMARY KEY,
     user_id     INTEGER NOT NULL REFERENCES users (id),
     name        TEXT    NOT NULL,
     count       INTEGER NOT NULL CHECK (count >= 1),
+    first_id    INTEGER NOT NULL REFERENCES jobs (id) DEFERRABLE INITIALLY DEFERRED,
     first_index INTEGER NOT NULL CHECK (first_index >= 0),
     total_count INTEGER NOT NULL,
     max_fails   INTEGER CHECK (max_fails >= 0),
@@ -17,7 +19,9 @@ CREATE TABLE arrays (
     hold        INTEGER NOT NULL CHECK (typeof(hold) = 'integer' AND hold >= 0),
     held        INTEGER NOT NULL CHECK (typeof(held) = 'integer' AND held BETWEEN 0 AND hold),
     charge      INTEGER NOT NULL DEFAULT 0 CHECK (typeof(charge) = 'integer' AND charge BETWEEN 0 AND hold),
-    open_charge INTEGER NOT NULL DEFAULT 0 CHECK (typeof(open_charge) = 'integer' AND open_charge >= 0),
+    open_charge INTEGER NOT NULL DEFAULT 0 CHECK (typeof(open_charge) = 'integer' AND open_charge BETWEEN 0 AND charge),
+    running_charge INTEGER NOT NULL DEFAULT 0
+                CHECK (typeof(running_charge) = 'integer' AND running_charge BETWEEN 0 AND open_charge),
     queued      INTEGER NOT NULL CHECK (queued >= 0),
     running     INTEGER NOT NULL DEFAULT 0 CHECK (running >= 0),
     succeeded   INTEGER NOT NULL DEFAULT 0 CHECK (succeeded >= 0),
@@ -25,20 +29,30 @@ CREATE TABLE arrays (
     cancelled   INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
     state       TEXT    NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),
     reason      TEXT    NOT NULL DEFAULT '',
-    code        TEXT    NOT NULL,
-    args        TEXT    NOT NULL,
-    env         TEXT    NOT NULL,
-    inputs      TEXT    NOT NULL DEFAULT '[]',
-    outputs     TEXT    NOT NULL DEFAULT '["*"]',
+    stopped     INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),
+    changes     INTEGER NOT NULL DEFAULT 0,
     created_at  INTEGER NOT NULL,
     started_at  INTEGER,
     ended_at    INTEGER,
-    retry_of    INTEGER,
+    retry_of    INTEGER REFERENCES arrays (id),
     CHECK (queued + running + succeeded + failed + cancelled = count),
+    CHECK (held + charge <= hold),
+    CHECK (ended_at IS NULL OR held = 0),
+    CHECK ((ended_at IS NULL) = (queued + running > 0)),
     CHECK ((ended_at IS NULL) = (state IN ('queued', 'running', 'cancelling')))
 );
 CREATE INDEX arrays_by_user ON arrays (user_id);
 CREATE INDEX arrays_by_state ON arrays (state);
+
+-- What the elements share, apart from the counts, which are written again and again.
+CREATE TABLE array_payloads (
+    array_id INTEGER PRIMARY KEY REFERENCES arrays (id),
+    code     TEXT    NOT NULL,
+    args     TEXT    NOT NULL,
+    env      TEXT    NOT NULL,
+    inputs   TEXT    NOT NULL DEFAULT '[]',
+    outputs  TEXT    NOT NULL DEFAULT '["*"]'
+);
 
 -- What an element has of its own; an element that differs by its index alone has no row.
 CREATE TABLE array_elements (
@@ -50,15 +64,16 @@ CREATE TABLE array_elements (
     UNIQUE (array_id, position)
 );
 
--- job_id and parent_id are numbers of jobs or of arrays.
+-- job_id and parent_id are numbers of jobs or of arrays. "met": the parent has ended as it was needed to.
 CREATE TABLE dependencies (
     id        INTEGER PRIMARY KEY,
     job_id    INTEGER NOT NULL,
     parent_id INTEGER NOT NULL,
     needs     TEXT    NOT NULL CHECK (needs IN ('success', 'end')),
+    met       INTEGER NOT NULL CHECK (met IN (0, 1)),
     UNIQUE (job_id, parent_id)
 );
-CREATE INDEX dependencies_by_parent ON dependencies (parent_id);
+CREATE INDEX dependencies_by_parent ON dependencies (parent_id) WHERE NOT met;
 
 -- The table of jobs anew: elements of arrays, retries, and charges that come before the end.
 CREATE TABLE jobs_anew (
@@ -116,8 +131,10 @@ SELECT id, user_id, state, reason, language, name, cpu_millis, memory_mb, gpus, 
 FROM jobs;
 DROP TABLE jobs;
 ALTER TABLE jobs_anew RENAME TO jobs;
-CREATE INDEX jobs_by_user ON jobs (user_id);
-CREATE INDEX jobs_by_user_and_state ON jobs (user_id, state);
+-- Listings show an array as one line, so they walk the jobs that are in none.
+CREATE INDEX jobs_alone ON jobs (id) WHERE array_id IS NULL;
+CREATE INDEX jobs_by_user ON jobs (user_id) WHERE array_id IS NULL;
+CREATE INDEX jobs_by_user_and_state ON jobs (user_id, state) WHERE array_id IS NULL;
 CREATE INDEX jobs_by_state ON jobs (state);
 CREATE INDEX jobs_by_end ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX jobs_by_array ON jobs (array_id, state) WHERE array_id IS NOT NULL;
