@@ -360,7 +360,8 @@ def run_code(request: dict[str, Any]) -> None:
     names = main.__dict__
     code = 0
     try:
-        exec(compile(request["code"], path, "exec", dont_inherit=True), names)
+        # A mark of the byte order is none of the program's.
+        exec(compile(request["code"].removeprefix("\ufeff"), path, "exec", dont_inherit=True), names)
     except BaseException as error:
         code = exit_code(error, path)
     del main, names
@@ -381,7 +382,17 @@ def exit_code(error: BaseException, path: str) -> int:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != path:
         trace = trace.tb_next
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
+    error = error.with_traceback(trace)
+    try:
+        sys.excepthook(type(error), error, trace)
+    except BaseException as second:
+        second.__context__ = None
+        below = second.__traceback__
+        second = second.with_traceback(below and below.tb_next)
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(second), second, second.__traceback__)
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(type(error), error, trace)
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
