@@ -104,8 +104,8 @@ class Client:
     async def secure(self) -> str:
         """Settle whether and how the connection is encrypted, before anything is sent.
 
-        The certificate's fingerprint where it was met for the first time just now, so that a person can compare
-        it; else "".
+        Gives the certificate's fingerprint where it was met for the first time just now, for a person to
+        compare; else "".
         """
         await self._wire.secure()
         return self._wire.met()

@@ -22,8 +22,8 @@ from gridx.errors import EXIT_OK, EXIT_REFUSED, ConfigError, Untrusted
 def trust(url: str | None, fingerprint: str | None, yes: bool, forget: str | None, as_json: bool) -> int:
     """List the certificates of coordinators that are known, or know another one from now on.
 
-    The first connection to a coordinator keeps its certificate; later ones to another certificate are refused,
-    and nothing is sent. Compare the fingerprint with what the coordinator prints at its start.
+    The first connection to a coordinator keeps its certificate; later ones to another are refused, and
+    nothing is sent. Compare the fingerprint with what the coordinator prints at its start.
     """
     from gridx.known_coordinators import KnownCoordinators, digest, place, written
     from gridx.trust import certificate_at

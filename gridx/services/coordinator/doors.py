@@ -49,7 +49,7 @@ class Doors:
 class Door(socket.socket):
     """A listening socket that closes connections beyond what one address may have.
 
-    asyncio's selector loops accept through it; one that does so by other means, as on Windows, counts nothing.
+    asyncio's selector loops accept through it; one that does it by other means, as on Windows, counts none.
     """
 
     doors: Doors | None = None

@@ -21,6 +21,7 @@ from gridx.services.coordinator.api import (
     health,
     jobs,
     output,
+    reference,
     streams,
     workers,
 )
@@ -39,6 +40,7 @@ USERS: Final[tuple[Route, ...]] = (
     *workers.ROUTES,
     *credits.ROUTES,
     *admin.ROUTES,
+    *reference.ROUTES,
     *streams.ROUTES,
 )
 """What users ask for."""
@@ -46,11 +48,22 @@ WORKERS: Final[tuple[Route, ...]] = (*health.ROUTES[:1], *streams.WORKER_ROUTES)
 """What is answered on the workers' port."""
 EVERYBODY: Final[tuple[Route, ...]] = (*USERS, *streams.WORKER_ROUTES)
 """What is answered on the HTTP port: workers, too, since a proxy has but one."""
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Nothing here is a page that loads or is part of another. No ``Strict-Transport-Security``: it would speak
+for every other port of this machine, too."""
 
 
 def application(parts: Parts, routes: Iterable[Route]) -> web.Application:
     """An application that answers these routes."""
     app = web.Application(middlewares=[errors.middleware(parts.metrics)], client_max_size=MAX_BODY_BYTES)
+    routes = tuple(routes)
+    app[reference.REFERENCE] = reference.Reference(routes)
     for route in routes:
         app.router.add_route(route.method, route.path, _gate(parts, route), expect_handler=_expected)
     app.on_response_prepare.append(_headers)
@@ -88,4 +101,5 @@ async def _headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.SERVER] = errors.SERVER
     if response.status != 101:
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)

@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from gridx.errors import Conflict, Forbidden
-from gridx.messages import Register, UserPage, UserUpdate
+from gridx.messages import AuditReport, Register, User, UserPage, UserUpdate
 from gridx.services.coordinator.accounts import public
 from gridx.services.coordinator.api.call import Call, Route, reply
 
@@ -86,9 +86,28 @@ def _only_admins(call: Call) -> None:
 
 
 ROUTES = (
-    Route("GET", "/users", users),
-    Route("POST", "/users", create),
-    Route("PATCH", "/users/{name}", update),
-    Route("GET", "/admin/audit", audit),
-    Route("GET", "/admin/backup", backup),
+    Route("GET", "/users", users, says="All users; for administrators.", gives=UserPage),
+    Route(
+        *("POST", "/users", create),
+        says="Make an account; for administrators.",
+        takes=Register,
+        gives=User,
+        status=(201,),
+    ),
+    Route(
+        *("PATCH", "/users/{name}", update),
+        says="Change a user; one's own password oneself, all else for administrators.",
+        takes=UserUpdate,
+        gives=User,
+    ),
+    Route(
+        *("GET", "/admin/audit", audit),
+        says="Recompute the whole ledger; for administrators.",
+        gives=AuditReport,
+    ),
+    Route(
+        *("GET", "/admin/backup", backup),
+        says="A copy of the database, as of now; for administrators.",
+        gives="application/octet-stream",
+    ),
 )

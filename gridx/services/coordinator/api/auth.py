@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gridx import messages
-from gridx.messages import Login, Register
+from gridx.messages import Login, Register, Session, TokenInfo, User
 from gridx.services.coordinator.accounts import public
 from gridx.services.coordinator.api.call import Call, Parts, Route, address, nothing, read_body, reply
 
@@ -41,10 +41,23 @@ async def revoke(call: Call) -> web.Response:
 
 
 ROUTES = (
-    Route("POST", "/auth/register", register, open=True),
-    Route("POST", "/auth/login", login, open=True),
-    Route("POST", "/auth/logout", logout),
-    Route("GET", "/auth/me", me),
-    Route("GET", "/auth/tokens", tokens),
-    Route("DELETE", "/auth/tokens/{id}", revoke),
+    Route(
+        *("POST", "/auth/register", register),
+        open=True,
+        says="Make an account and sign in.",
+        takes=Register,
+        gives=Session,
+        status=(201,),
+    ),
+    Route(
+        *("POST", "/auth/login", login),
+        open=True,
+        says="Exchange a password for a token.",
+        takes=Login,
+        gives=Session,
+    ),
+    Route("POST", "/auth/logout", logout, says="Revoke the token that is sent.", status=(204,)),
+    Route("GET", "/auth/me", me, says="Who one is.", gives=User),
+    Route("GET", "/auth/tokens", tokens, says="One's sign-ins, without secrets.", gives=list[TokenInfo]),
+    Route("DELETE", "/auth/tokens/{id}", revoke, says="End one of one's sign-ins.", status=(204,)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -107,7 +107,15 @@ class Route:
     """One entry of the API's table.
 
     ``handler`` takes a :class:`Call`, and the query's struct where the route has one. An ``open`` handler is
-    for everybody and takes the parts and the request.
+    for everybody and takes the parts and the request. The rest is for ``/openapi.json``, which is made of it.
+
+    Attributes:
+        says: what it does, in a sentence.
+        takes: the type of the body; None: there is none.
+        gives: the type of the answer's JSON, or the media type of another answer; None: nothing.
+        status: of the answer when all went well; several where it tells more.
+        keyed: whether an ``Idempotency-Key`` makes sending it again safe.
+        headers: of the answer, with what each is.
     """
 
     method: str
@@ -117,6 +125,12 @@ class Route:
     open: bool = False
     while_stopping: bool = False
     """Answered also while the coordinator stops."""
+    says: str = ""
+    takes: Any = None
+    gives: Any = None
+    status: tuple[int, ...] = (200,)
+    keyed: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def reply(value: Any, status: int = 200) -> web.Response:

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gridx.errors import Conflict, Forbidden
-from gridx.messages import Entry, EntryPage, Grant, Id, Transfer, Wire
+from gridx.messages import Balance, Entry, EntryPage, Grant, Id, Transfer, Wire
 from gridx.services.coordinator.accounts import no_user
 from gridx.services.coordinator.api.call import Call, Route, reply
 from gridx.services.coordinator.events import balance_of
@@ -84,8 +84,24 @@ async def _receiver(call: Call, name: str) -> UserRecord:
 
 
 ROUTES = (
-    Route("GET", "/credits/{user}", balance),
-    Route("GET", "/credits/{user}/entries", entries, EntriesQuery),
-    Route("POST", "/credits/transfer", transfer),
-    Route("POST", "/credits/grant", grant),
+    Route("GET", "/credits/{user}", balance, says="What a user has.", gives=Balance),
+    Route(
+        *("GET", "/credits/{user}/entries", entries, EntriesQuery),
+        says="Where a user's credits came from and went.",
+        gives=EntryPage,
+    ),
+    Route(
+        *("POST", "/credits/transfer", transfer),
+        says="Give credits to another user.",
+        takes=Transfer,
+        gives=Balance,
+        keyed=True,
+    ),
+    Route(
+        *("POST", "/credits/grant", grant),
+        says="Make credits for a user; for administrators.",
+        takes=Grant,
+        gives=Balance,
+        keyed=True,
+    ),
 )

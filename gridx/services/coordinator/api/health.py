@@ -39,6 +39,17 @@ def _from_this_machine(request: web.Request) -> bool:
 
 
 ROUTES = (
-    Route("GET", "/health", health, open=True, while_stopping=True),
-    Route("GET", "/metrics", metrics, open=True),
+    Route(
+        *("GET", "/health", health),
+        open=True,
+        while_stopping=True,
+        says="Whether the coordinator serves, and which version it is; for everybody.",
+        gives=Health,
+    ),
+    Route(
+        *("GET", "/metrics", metrics),
+        open=True,
+        says="Counters for Prometheus; from another machine for administrators.",
+        gives="text/plain",
+    ),
 )

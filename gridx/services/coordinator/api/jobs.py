@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gridx.errors import InvalidField
-from gridx.messages import Id, JobBatch, JobPage, JobSpec, JobState, UserName, Wire
+from gridx.messages import Id, Job, JobBatch, JobPage, JobSpec, JobState, Quote, Receipt, UserName, Wire
 from gridx.services.coordinator.api.call import Call, Route, reply
 
 MAX_WAIT_S: Final = 60
@@ -106,12 +106,48 @@ async def receipt(call: Call) -> web.Response:
 
 
 ROUTES = (
-    Route("POST", "/jobs", submit),
-    Route("GET", "/jobs", page, JobsQuery),
-    Route("POST", "/jobs/batch", submit_batch),
-    Route("POST", "/quote", quote),
-    Route("GET", "/jobs/{id}", show, JobQuery),
-    Route("POST", "/jobs/{id}/cancel", cancel),
-    Route("POST", "/jobs/{id}/retry", retry),
-    Route("GET", "/jobs/{id}/receipt", receipt),
+    Route(
+        *("POST", "/jobs", submit),
+        says="Submit a job. 200 where the Idempotency-Key came before: the job of that time.",
+        takes=JobSpec,
+        gives=Job,
+        status=(201, 200),
+        keyed=True,
+    ),
+    Route(
+        *("GET", "/jobs", page, JobsQuery),
+        says="One's jobs, newest first, by pages; everybody's to an administrator.",
+        gives=JobPage,
+    ),
+    Route(
+        *("POST", "/jobs/batch", submit_batch),
+        says="Submit several jobs, all or none.",
+        takes=JobBatch,
+        gives=JobPage,
+        status=(201, 200),
+        keyed=True,
+    ),
+    Route("POST", "/quote", quote, says="What a job would cost.", takes=JobSpec, gives=Quote),
+    Route(
+        *("GET", "/jobs/{id}", show, JobQuery),
+        says="One job; with ``wait_s`` when it has ended, or after that time.",
+        gives=Job,
+    ),
+    Route(
+        *("POST", "/jobs/{id}/cancel", cancel),
+        says="Cancel a job; one that has ended stays as it is.",
+        gives=Job,
+    ),
+    Route(
+        *("POST", "/jobs/{id}/retry", retry),
+        says="Submit the spec of a job that has ended once more.",
+        gives=Job,
+        status=(201, 200),
+        keyed=True,
+    ),
+    Route(
+        *("GET", "/jobs/{id}/receipt", receipt),
+        says="What a job cost, attempt by attempt.",
+        gives=Receipt,
+    ),
 )

@@ -138,4 +138,16 @@ async def _wait(call: Call, change: Change) -> None:
         raise ConnectionResetError("the reader has gone")
 
 
-ROUTES = (Route("GET", "/jobs/{id}/output", output, OutputQuery),)
+ROUTES = (
+    Route(
+        *("GET", "/jobs/{id}/output", output, OutputQuery),
+        says="What a job wrote: a part of it, or with ``follow`` all that comes until the job has ended.",
+        gives="application/octet-stream",
+        headers={
+            "Gridx-Attempt": "Number of the attempt whose output it is.",
+            "Gridx-Next-Offset": "Where the next part begins; not with ``follow``.",
+            "Gridx-Over": "1 when the attempt has ended and this was all; not with ``follow``.",
+            "Gridx-Ended": "1 when the job has ended; not with ``follow``.",
+        },
+    ),
+)

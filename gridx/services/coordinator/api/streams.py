@@ -154,5 +154,11 @@ class _Allowance:
         return self._left >= 0
 
 
-ROUTES = (Route("GET", "/events", events),)
-WORKER_ROUTES = (Route("GET", "/ws/worker", worker),)
+ROUTES = (
+    Route(
+        *("GET", "/events", events),
+        says="A WebSocket that tells what changed: one's own things, everybody's to an administrator.",
+        status=(101,),
+    ),
+)
+WORKER_ROUTES = (Route("GET", "/ws/worker", worker, says="The workers' WebSocket.", status=(101,)),)

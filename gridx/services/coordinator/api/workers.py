@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from gridx import messages
 from gridx.errors import NotFound
-from gridx.messages import Id, PauseOrder, Wire, WorkerPage
+from gridx.messages import Id, PauseOrder, Wire, Worker, WorkerPage
 from gridx.services.coordinator.api.call import Call, Route, read_body, reply
 
 
@@ -53,10 +53,24 @@ async def heartbeat(call: Call) -> web.Response:
 
 
 ROUTES = (
-    Route("GET", "/workers", fleet),
-    Route("GET", "/workers/{id}", show),
-    Route("POST", "/workers/{id}/pause", pause),
-    Route("POST", "/workers/{id}/resume", resume),
-    Route("POST", "/workers/{id}/drain", drain),
-    Route("POST", "/workers/{id}/heartbeat", heartbeat),
+    Route("GET", "/workers", fleet, says="The fleet.", gives=WorkerPage),
+    Route("GET", "/workers/{id}", show, says="One worker.", gives=Worker),
+    Route(
+        *("POST", "/workers/{id}/pause", pause),
+        says="Let a worker take no new jobs; for its owner and administrators.",
+        takes=PauseOrder | None,
+        gives=Worker,
+    ),
+    Route("POST", "/workers/{id}/resume", resume, says="Let a worker take jobs again.", gives=Worker),
+    Route(
+        *("POST", "/workers/{id}/drain", drain),
+        says="Let a worker finish what it has and leave the grid.",
+        gives=Worker,
+    ),
+    Route(
+        *("POST", "/workers/{id}/heartbeat", heartbeat),
+        says="A sign of life of a worker, which renews the leases of the attempts that it names.",
+        takes=Heartbeat | None,
+        gives=Worker,
+    ),
 )
