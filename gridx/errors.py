@@ -99,6 +99,12 @@ class TooMany(GridError):
     code, status, exit_code = "too_many", 429, EXIT_REFUSED
 
 
+class QuotaExceeded(TooMany):
+    """Files would take more than one user may have; ``details`` has ``used``, ``allowed`` and ``wanted``."""
+
+    code = "quota_exceeded"
+
+
 class Unavailable(GridError):
     """The coordinator cannot do this now: it is stopping, or its disk is full."""
 

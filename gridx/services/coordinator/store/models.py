@@ -157,7 +157,7 @@ class Array(Model):
     cancelled = fields.BigIntField(default=0)
     state = fields.TextField()
     reason = fields.TextField(default="")
-    stopped = fields.BooleanField(default=False)
+    stop = fields.TextField(default="")
     changes = fields.BigIntField(default=0)
     created_at = fields.BigIntField()
     started_at = fields.BigIntField(null=True)
@@ -236,6 +236,7 @@ class Attempt(Model):
     fee = fields.BigIntField(default=0)
     stdout_bytes = fields.BigIntField(default=0)
     stderr_bytes = fields.BigIntField(default=0)
+    pruned_at = fields.BigIntField(null=True)
 
     class Meta:
         table = "attempts"
@@ -406,3 +407,17 @@ class LeftFile(Model):
 
     class Meta:
         table = "left_files"
+
+
+class FilesTaken(Model):
+    """What one user's files take: uploads, and what jobs gave back."""
+
+    id = fields.BigIntField(primary_key=True)
+    user: fields.OneToOneRelation[User] = fields.OneToOneField("grid.User", related_name="files_taken")
+    inputs = fields.BigIntField(default=0)
+    input_bytes = fields.BigIntField(default=0)
+    outputs = fields.BigIntField(default=0)
+    output_bytes = fields.BigIntField(default=0)
+
+    class Meta:
+        table = "file_usage"

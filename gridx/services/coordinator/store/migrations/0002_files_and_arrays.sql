@@ -3,8 +3,8 @@
 -- An array has a number of the jobs' own sequence, so that one word names either; its elements are jobs with
 -- the numbers after it, the first of which stands for what all ask of a machine. The counts are of its elements.
 -- "held" is what lies in escrow for all of them; "unit" is what one may cost; "open_charge" is what elements that
--- have not ended were charged so far, "running_charge" those of them that have a machine. Once "stopped", no
--- element starts any more. "changes" grows with every change.
+-- have not ended were charged so far, "running_charge" those of them that have a machine. "stop" says
+-- why no element starts any more. "changes" grows with every change.
 CREATE TABLE arrays (
     id          INTEGER PRIMARY KEY,
     user_id     INTEGER NOT NULL REFERENCES users (id),
@@ -29,7 +29,7 @@ CREATE TABLE arrays (
     cancelled   INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
     state       TEXT    NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),
     reason      TEXT    NOT NULL DEFAULT '',
-    stopped     INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),
+    stop        TEXT    NOT NULL DEFAULT '' CHECK (stop IN ('', 'cancel', 'fails', 'budget', 'parent')),
     changes     INTEGER NOT NULL DEFAULT 0,
     created_at  INTEGER NOT NULL,
     started_at  INTEGER,
@@ -219,3 +219,18 @@ CREATE TABLE left_files (
     why        TEXT    NOT NULL
 );
 CREATE INDEX left_files_by_attempt ON left_files (attempt_id);
+
+-- What each user's files take, so that a quota is known without adding up: uploads, and what jobs gave back or
+-- their workers have sent. The audit adds it up again.
+CREATE TABLE file_usage (
+    id           INTEGER PRIMARY KEY,
+    user_id      INTEGER NOT NULL UNIQUE REFERENCES users (id),
+    inputs       INTEGER NOT NULL DEFAULT 0 CHECK (inputs >= 0),
+    input_bytes  INTEGER NOT NULL DEFAULT 0 CHECK (input_bytes >= 0),
+    outputs      INTEGER NOT NULL DEFAULT 0 CHECK (outputs >= 0),
+    output_bytes INTEGER NOT NULL DEFAULT 0 CHECK (output_bytes >= 0)
+);
+
+-- When an attempt's printed output and files were deleted for their age.
+ALTER TABLE attempts ADD COLUMN pruned_at INTEGER;
+CREATE INDEX attempts_to_prune ON attempts (ended_at) WHERE ended_at IS NOT NULL AND pruned_at IS NULL;
