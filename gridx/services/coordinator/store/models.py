@@ -171,7 +171,7 @@ class Array(Model):
 
 
 class ArrayPayload(Model):
-    """What an array's elements share: the program, arguments, environment, inputs and wanted outputs (JSON)."""
+    """What an array's elements share: the program, and as JSON what goes with it."""
 
     array: fields.OneToOneRelation[Array] = fields.OneToOneField(
         "grid.Array", related_name="payload", primary_key=True
