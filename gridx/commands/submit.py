@@ -51,6 +51,16 @@ _OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] 
     ),
     click.option("--priority", type=int, metavar="N", help="Among one's own jobs: -100 to 100 (0)."),
     click.option("--max-attempts", type=int, metavar="N", help="Tries, when machines fail (3)."),
+    click.option(
+        "--retries", type=int, metavar="N", help="More runs, each paid, when the program fails (0)."
+    ),
+    click.option(
+        "--retry-delay",
+        "retry_delay_s",
+        type=DURATION,
+        metavar="TIME",
+        help="Pause before the first retry, like 30s; then twice as long each time (5s).",
+    ),
     click.option("--runtime", metavar="NAME", help="Which image; else any that fits."),
     click.option("--python", metavar="3.N", help="Which Python; else any."),
 )
@@ -74,6 +84,7 @@ OPTIONS: Final = {
     "cpus": ("--cpus", ""),
     "memory_mb": ("--memory", " MiB"),
     "timeout_s": ("--timeout", " seconds"),
+    "retry_delay_s": ("--retry-delay", " seconds"),
 }
 """What a field is called on the command line, and its unit; others are called like their field."""
 
@@ -87,6 +98,8 @@ _FIELDS: Final = (
     "env",
     "priority",
     "max_attempts",
+    "retries",
+    "retry_delay_s",
     "runtime",
     "python",
 )

@@ -13,10 +13,13 @@ from gridx.services.coordinator.states import (
     LIVE_JOBS,
     OPEN_JOBS,
     PAID,
+    RETRIED,
     UNPAID,
+    after_failure,
     after_fault,
     attempt_sources,
     job_sources,
+    retry_delay_s,
 )
 
 
@@ -67,3 +70,21 @@ def test_a_job_that_is_being_cancelled_is_never_queued_again_and_never_lost():
 def test_the_last_fault_loses_the_job():
     assert after_fault(JobState.RUNNING, 2, 3) is JobState.QUEUED
     assert after_fault(JobState.ASSIGNED, 3, 3) is JobState.LOST
+
+
+@pytest.mark.parametrize("outcome", sorted(PAID))
+def test_what_the_program_did_wrong_is_tried_again_while_there_are_retries(outcome):
+    tried = after_failure(JobState.RUNNING, outcome, 1, 2)
+    assert tried is (JobState.QUEUED if outcome in RETRIED else JOB_END_OF_OUTCOME[outcome])
+    assert after_failure(JobState.RUNNING, outcome, 2, 2) is JOB_END_OF_OUTCOME[outcome]
+
+
+@pytest.mark.parametrize("outcome", sorted(PAID))
+def test_a_cancel_beats_a_retry(outcome):
+    assert after_failure(JobState.CANCELLING, outcome, 0, 9).ended
+
+
+def test_pauses_double_and_end_at_a_day():
+    assert [retry_delay_s(5, failures) for failures in (1, 2, 3)] == [5, 10, 20]
+    assert retry_delay_s(0, 20) == 0
+    assert retry_delay_s(86_400, 20) == retry_delay_s(1, 40) == 86_400

@@ -84,9 +84,11 @@ def cost(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, duration_ms
     return _ceil_div(_hour(prices, cpu_millis, memory_mb, gpus) * duration_ms, _UNIT * MS_PER_HOUR)
 
 
-def hold(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, timeout_s: int) -> Microcredits:
-    """What is set aside at submit: the cost of the whole timeout."""
-    return cost(prices, cpu_millis, memory_mb, gpus, timeout_s * 1000)
+def hold(
+    prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, timeout_s: int, retries: int = 0
+) -> Microcredits:
+    """What is set aside at submit: the cost of the whole timeout, for the first run and each retry."""
+    return cost(prices, cpu_millis, memory_mb, gpus, timeout_s * 1000) * (1 + retries)
 
 
 def lines(prices: Prices, cpu_millis: int, memory_mb: int, gpus: int, duration_ms: int) -> list[PriceLine]:

@@ -32,6 +32,12 @@ UNPAID: Final = frozenset(
 )
 """Ends that are the machine's doing: nothing is charged, and the job is tried again."""
 
+RETRIED: Final = frozenset({AttemptState.FAILED, AttemptState.TIMED_OUT, AttemptState.OUT_OF_MEMORY})
+"""Ends after which a job with retries left is tried again: the program's own failures."""
+
+LONGEST_DELAY_S: Final = 86_400
+"""No pause before a retry is longer, however often it was doubled."""
+
 JOB_END_OF_OUTCOME: Final[Mapping[str, JobState]] = {state.value: JobState(state.value) for state in PAID}
 """How a job ends by the outcome of its attempt. ``broken`` is not in it: such a job is queued again."""
 
@@ -75,3 +81,22 @@ def after_fault(job: JobState, faults: int, max_attempts: int) -> JobState:
     if job is JobState.CANCELLING:
         return JobState.CANCELLED
     return JobState.LOST if faults >= max_attempts else JobState.QUEUED
+
+
+def after_failure(job: JobState, outcome: AttemptState, failures: int, retries: int) -> JobState:
+    """What a live job becomes when its attempt ends paid.
+
+    Args:
+        job: its state until now; one that is being cancelled is not tried again.
+        outcome: how the attempt ended.
+        failures: attempts that were followed by a retry so far.
+        retries: how many may be.
+    """
+    if outcome in RETRIED and job is not JobState.CANCELLING and failures < retries:
+        return JobState.QUEUED
+    return JOB_END_OF_OUTCOME[outcome]
+
+
+def retry_delay_s(delay_s: int, failures: int) -> int:
+    """The pause after so many failures: ``delay_s`` after the first, twice as long after each later one."""
+    return min(LONGEST_DELAY_S, delay_s << min(failures - 1, 32))

@@ -13,7 +13,8 @@ from gridx.services.coordinator.store.audit import CHECKS, audit
 
 @pytest.fixture
 async def busy(grid):
-    """Jobs in every stage: 1 succeeded, 2 running, 3 queued, 4 lost an attempt and waits, 5 cancelled."""
+    """Jobs in every stage: 1 succeeded, 2 running, 3 queued, 4 lost an attempt and waits, 5 cancelled,
+    6 failed once and is to be tried again."""
     _, one = await grid.run()
     await grid.store.finish_attempt(one, grid.end(charge=40, fee=4))
     await grid.run()
@@ -22,6 +23,8 @@ async def busy(grid):
     await grid.store.requeue_attempt(attempt_id, AttemptState.BROKEN, "", fault=True)
     await grid.store.cancel((await grid.submit()).id, "")
     assert fourth.id == 4
+    _, sixth = await grid.run(hold=0, retries=3)
+    await grid.store.finish_attempt(sixth, grid.end(AttemptState.FAILED, charge=0))
     await grid.sound()
     return grid
 
@@ -54,7 +57,7 @@ TAMPERED = [
     ("held", "UPDATE accounts SET held = 7 WHERE user_id = 1", "ann says that 0.000007 credits are held"),
     ("earned", "UPDATE accounts SET earned = 1 WHERE user_id = 2", "it was paid 0.000036"),
     ("spent", "UPDATE accounts SET spent = 1 WHERE user_id = 1", "its jobs were charged 0.00004"),
-    ("waiting", "UPDATE accounts SET waiting = 9 WHERE user_id = 1", "ann says that 9 jobs wait; 2 do"),
+    ("waiting", "UPDATE accounts SET waiting = 9 WHERE user_id = 1", "ann says that 9 jobs wait; 3 do"),
     ("workers' earnings", "UPDATE workers SET earned = 1", "its attempts come to 0.000036"),
     ("sum zero", "UPDATE postings SET amount = amount + 1 WHERE id = 1", "transaction 1 (grant) sum to"),
     ("sum zero", "DELETE FROM postings WHERE transaction_id = 2", "Transaction 2 (hold) has no postings"),
@@ -77,7 +80,7 @@ TAMPERED = [
     (
         "early payment",
         "UPDATE jobs SET state = 'queued', ended_at = NULL WHERE id = 5",
-        "Job 5 is queued, but 0.0001 credits of its hold have left escrow",
+        "Job 5 is queued and failed 0 times, but 0.0001 credits of its hold have left escrow",
     ),
     ("charges", "UPDATE jobs SET charge = 41 WHERE id = 1", "Job 1 says it was charged 0.000041"),
     ("payments", "UPDATE attempts SET fee = 0 WHERE id = 1", "the worker's owner got 0.000036"),
@@ -109,6 +112,11 @@ TAMPERED = [
         "Job 1 is failed, but its last attempt is succeeded",
     ),
     ("counts", "UPDATE jobs SET attempts = 2 WHERE id = 2", "Job 2 says 2 attempts"),
+    (
+        "retries",
+        "UPDATE jobs SET failures = 2 WHERE id = 6",
+        "Job 6 is queued after 2 of 3 retries; 1 of its attempts failed",
+    ),
     ("payloads", "DELETE FROM job_payloads WHERE job_id = 3", "Job 3 has lost its program"),
     (
         "output",

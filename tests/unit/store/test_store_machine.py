@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from gridx.errors import Conflict, InsufficientCredits, TooMany
 from gridx.messages import AttemptState, JobState
 from gridx.services.coordinator.ledger import Prices, settlement
-from gridx.services.coordinator.states import LIVE_JOBS, PAID, UNPAID
+from gridx.services.coordinator.states import LIVE_JOBS, PAID, RETRIED, UNPAID
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import End, Idempotency, NewAttempt, NewJob, OutputChunk
 
@@ -32,8 +32,10 @@ class Clock:
         return datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def new_job(hold: int, max_attempts: int) -> NewJob:
-    return NewJob("", "python", "", [], {}, 1000, 64, 0, 60, 0, max_attempts, None, None, PRICES, hold)
+def new_job(hold: int, max_attempts: int, retries: int) -> NewJob:
+    return NewJob(
+        "", "python", "", [], {}, 1000, 64, 0, 60, 0, max_attempts, None, None, PRICES, hold, retries=retries
+    )
 
 
 class Books(RuleBasedStateMachine):
@@ -83,11 +85,12 @@ class Books(RuleBasedStateMachine):
         user=users,
         holds=st.lists(st.integers(0, 700), min_size=1, max_size=3),
         tries=st.integers(1, 2),
+        retries=st.integers(0, 2),
     )
-    def prepare(self, user, holds, tries):
+    def prepare(self, user, holds, tries, retries):
         """A request that may be sent any number of times."""
         self.names += 1
-        return user, [new_job(hold, tries) for hold in holds], Idempotency(f"key{self.names}", b"")
+        return user, [new_job(hold, tries, retries) for hold in holds], Idempotency(f"key{self.names}", b"")
 
     @rule(target=jobs, submission=submissions)
     def submit(self, submission):
@@ -132,15 +135,22 @@ class Books(RuleBasedStateMachine):
     def prepare_end(self, attempt, state, charge):
         """What a worker reports, now or after whatever happens in between, once or often."""
         job = self.do(self.store.job(self.do(self.store.attempt(attempt)).job_id))
-        parts = settlement(job.hold, charge, PRICES.fee_ppm)
+        parts = settlement(job.held, charge, PRICES.fee_ppm)
         return attempt, End(JobState(state.value), state, "", charge=parts.charge, fee=parts.fee)
 
     @rule(end=ends)
     def finish(self, end):
         attempt, how = end
         expected = self.is_current(attempt)
+        before = self.do(self.store.job(self.do(self.store.attempt(attempt)).job_id))
         done = self.do(self.store.finish_attempt(attempt, how))
         assert (done is not None) == expected
+        if done is not None:
+            again = how.attempt_state in RETRIED and before.failures < before.retries
+            again = again and before.state is not JobState.CANCELLING
+            assert done.job.state is (JobState.QUEUED if again else how.job_state)
+            assert done.job.failures == before.failures + again
+            assert done.job.charge == before.charge + how.charge
 
     @rule(attempt=attempts, state=st.sampled_from(sorted(UNPAID)), fault=st.booleans())
     def requeue(self, attempt, state, fault):

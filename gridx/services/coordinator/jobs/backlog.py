@@ -12,6 +12,7 @@ from gridx.clock import Clock
 from gridx.config import Settings
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.fleet import Fleet
+from gridx.services.coordinator.jobs.held_back import HeldBack, pause_s
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.scheduler import (
     Need,
@@ -61,6 +62,7 @@ class Backlog:
         self._queue = Queue()
         self._shares = Shares(settings.scheduler.half_life_s)
         self._records: dict[int, JobRecord] = {}
+        self._held_back = HeldBack()
         self._broke_on: dict[int, set[int]] = {}
         self._refused_by: dict[int, dict[int, float]] = {}
         self._refusals: dict[int, Counter[int]] = {}
@@ -74,21 +76,30 @@ class Backlog:
         fleet.on_change(self.changed.set)
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._held_back)
 
     # -- coming and going --------------------------------------------------------------------------------
 
     def add(self, record: JobRecord, payload: Payload | None = None) -> None:
         """Let a queued job wait for its turn."""
-        self._records[record.id] = record
         if payload is not None:
             self._remember(record.id, payload)
+        if record.not_before is not None:
+            left_s = pause_s(record, (record.not_before - self._clock.now()).total_seconds())
+            if left_s > 0:
+                self._held_back.later(record, self._clock.monotonic() + left_s)
+                return
+        self._let_in(record)
+
+    def _let_in(self, record: JobRecord) -> None:
+        self._records[record.id] = record
         self._put(record)
         self.changed.set()
 
     def remove(self, job_id: int) -> None:
         """The job does not wait any more, and will not run."""
         self._records.pop(job_id, None)
+        self._held_back.remove(job_id)
         self._queue.remove(job_id)
         self.forget(job_id)
 
@@ -112,8 +123,10 @@ class Backlog:
         self._refused_by.setdefault(job_id, {})[worker_id] = self._clock.monotonic() + pause_s
 
     def ask_again(self) -> None:
-        """Let workers be asked again whose time since they refused a job is over."""
+        """Let go of what only time held back: workers that refused a job, jobs after their failure."""
         now = self._clock.monotonic()
+        for record in self._held_back.due(now):
+            self._let_in(record)
         for job_id, workers in list(self._refused_by.items()):
             over = [worker_id for worker_id, until in workers.items() if until <= now]
             for worker_id in over:
@@ -165,7 +178,7 @@ class Backlog:
         """Why a queued job waits, and its place in the queue counted from 1; a place of None: none yet."""
         job = self._queue.get(record.id)
         if job is None:
-            return "", None
+            return self._held_back.why(record, self._clock.monotonic()), None
         self._look()
         ahead = self._queue.ahead(job.owner_id, job.rank, self._scores_seen)
         return self._obstacle(job, record.id in self._reserved).seen_by(ahead), ahead + 1

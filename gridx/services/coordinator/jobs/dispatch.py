@@ -96,6 +96,7 @@ class Dispatcher:
             record,
             state=JobState.ASSIGNED,
             reason="",
+            not_before=None,
             attempts=attempt.number,
             current_attempt_id=attempt.id,
             worker_id=attempt.worker_id,
@@ -162,6 +163,10 @@ class Dispatcher:
             timeout_s=job.timeout_s,
             runtime=live.attempt.runtime,
             output_cap_bytes=self._cap_bytes,
+            inputs=payload.inputs,
+            outputs=payload.outputs,
+            array_index=job.array_index,
+            array_count=payload.array_count,
         )
 
 

@@ -283,7 +283,7 @@ class Lifecycle:
         measured = int(at * 1000) - live.attempt.assigned_mono_ms if same_boot else None
         charged_ms = ledger.charged_ms(measured, frame.wall_ms, job.timeout_s) if live.started else 0
         cost = ledger.cost(job.prices, job.cpu_millis, job.memory_mb, job.gpus, charged_ms)
-        paid = ledger.settlement(job.hold, cost, job.prices.fee_ppm)
+        paid = ledger.settlement(job.held, cost, job.prices.fee_ppm)
         end = End(
             job_state=JOB_END_OF_OUTCOME[attempt_state],
             attempt_state=attempt_state,
@@ -309,7 +309,12 @@ class Lifecycle:
         self._fleet.did_well(live.worker_id)
         self._fleet.earned(live.worker_id, paid.to_worker)
         self._backlog.used(job.user_id, live.weight * charged_ms / ledger.MS_PER_HOUR)
-        self._ended(finished.job, {finished.payer_id, finished.payee_id})
+        if finished.job.state.ended:
+            self._ended(finished.job, {finished.payer_id, finished.payee_id})
+            return
+        self._backlog.add(finished.job)
+        self.tell(finished.job)
+        self._hub.credits_changed({finished.payer_id, finished.payee_id})
 
     async def _refused(self, live: Live, frame: Refused) -> None:
         reason = safetext.line(frame.reason) or "refused by its worker"

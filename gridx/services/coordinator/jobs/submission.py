@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from msgspec.structs import replace
+
 from gridx.errors import Forbidden, InvalidField, TooLarge
 from gridx.messages import MAX_CODE_BYTES, JobSpec, PriceLine
 from gridx.services.coordinator import ledger
@@ -69,7 +71,11 @@ def priced(spec: JobSpec, prices: Prices) -> NewJob:
         runtime=spec.runtime,
         python=spec.python,
         prices=prices,
-        hold=ledger.hold(prices, millis, spec.memory_mb, spec.gpus, spec.timeout_s),
+        hold=ledger.hold(prices, millis, spec.memory_mb, spec.gpus, spec.timeout_s, spec.retries),
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        retries=spec.retries,
+        retry_delay_s=spec.retry_delay_s,
     )
 
 
@@ -90,11 +96,16 @@ def again(job: JobRecord, payload: Payload, prices: Prices) -> NewJob:
         runtime=job.runtime,
         python=job.python,
         prices=prices,
-        hold=ledger.hold(prices, job.cpu_millis, job.memory_mb, job.gpus, job.timeout_s),
+        hold=ledger.hold(prices, job.cpu_millis, job.memory_mb, job.gpus, job.timeout_s, job.retries),
         retry_of=job.id,
+        inputs=payload.inputs,
+        outputs=payload.outputs,
+        retries=job.retries,
+        retry_delay_s=job.retry_delay_s,
     )
 
 
 def price_lines(new: NewJob) -> list[PriceLine]:
-    """What the whole timeout comes to, by resource."""
-    return ledger.lines(new.prices, new.cpu_millis, new.memory_mb, new.gpus, new.timeout_s * 1000)
+    """What the whole timeout of every run comes to, by resource."""
+    one = ledger.lines(new.prices, new.cpu_millis, new.memory_mb, new.gpus, new.timeout_s * 1000)
+    return [replace(line, amount=line.amount * (1 + new.retries)) for line in one]

@@ -51,6 +51,13 @@ def job_view(
         charge=record.charge,
         retry_of=record.retry_of,
         queue_position=position,
+        retries=record.retries,
+        failures=record.failures,
+        not_before=record.not_before,
+        array_id=record.array_id,
+        array_index=record.array_index,
+        files=record.files,
+        file_bytes=record.file_bytes,
         spec=spec,
         attempts=attempts,
     )
@@ -72,6 +79,10 @@ def spec_view(record: JobRecord, payload: Payload) -> JobSpec:
         max_attempts=record.max_attempts,
         runtime=record.runtime,
         python=record.python,
+        inputs=payload.inputs,
+        outputs=payload.outputs,
+        retries=record.retries,
+        retry_delay_s=record.retry_delay_s,
     )
 
 

@@ -39,7 +39,8 @@ _ASSIGN_ATTEMPT = (
     " RETURNING id, number"
 )
 _ASSIGN_JOB = (
-    "UPDATE jobs SET state = 'assigned', reason = '', attempts = attempts + 1, attempt_id = ?, worker_id = ?"
+    "UPDATE jobs SET state = 'assigned', reason = '', not_before = NULL, attempts = attempts + 1,"
+    " attempt_id = ?, worker_id = ?"
     " WHERE id = ? AND state = 'queued' RETURNING user_id"
 )
 _START_ATTEMPT = (

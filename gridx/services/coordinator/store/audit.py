@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from gridx.credits import format_credits
 from gridx.messages import ENDED, AttemptState, AuditFinding, AuditReport, JobState
-from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, OPEN_JOBS, PAID
+from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, OPEN_JOBS, PAID, RETRIED
 from gridx.services.coordinator.store.postings import ESCROW, TREASURY
 
 MAX_FINDINGS: Final = 50
@@ -49,9 +49,9 @@ _ESCROWED = f"""
         WHERE job_id IS NOT NULL AND postings.account_id = {ESCROW} GROUP BY transactions.job_id
     ),
     books AS (
-        SELECT jobs.id AS id, state, hold, charge, coalesce(held, 0) AS held, coalesce(settled, 0) AS settled,
-            coalesce(released, 0) AS released, coalesce(holds, 0) AS holds, coalesce(settles, 0) AS settles,
-            coalesce(releases, 0) AS releases
+        SELECT jobs.id AS id, state, hold, charge, failures, coalesce(held, 0) AS held,
+            coalesce(settled, 0) AS settled, coalesce(released, 0) AS released, coalesce(holds, 0) AS holds,
+            coalesce(settles, 0) AS settles, coalesce(releases, 0) AS releases
         FROM jobs LEFT JOIN escrowed ON escrowed.job_id = jobs.id
     )"""
 
@@ -92,7 +92,7 @@ CHECKS: Final = (
     ),
     Check(
         "escrow",
-        f"SELECT balance, total FROM accounts, (SELECT coalesce(sum(hold), 0) AS total FROM jobs"
+        f"SELECT balance, total FROM accounts, (SELECT coalesce(sum(hold - charge), 0) AS total FROM jobs"
         f" WHERE state IN {_OPEN}) WHERE accounts.id = {ESCROW} AND balance <> total",
         lambda balance, total: (
             f"Escrow has {format_credits(balance)} credits; the jobs that have not ended hold"
@@ -102,7 +102,8 @@ CHECKS: Final = (
     Check(
         "held",
         f"SELECT {_NAME}, held, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT user_id AS owner,"
-        f" sum(hold) AS total FROM jobs WHERE state IN {_OPEN} GROUP BY user_id) ON owner = accounts.user_id"
+        f" sum(hold - charge) AS total FROM jobs WHERE state IN {_OPEN} GROUP BY user_id)"
+        " ON owner = accounts.user_id"
         " WHERE held <> coalesce(total, 0)",
         lambda name, held, total: (
             f"The account {name} says that {format_credits(held)} credits are held; the open jobs hold"
@@ -159,7 +160,8 @@ CHECKS: Final = (
     Check(
         "settlement",
         f"WITH {_ESCROWED} SELECT id, held, settled, released, settles, releases FROM books"
-        f" WHERE settles > 1 OR releases > 1 OR (state IN {_ENDED} AND held <> settled + released)",
+        " WHERE settles > failures + 1 OR releases > 1"
+        f" OR (state IN {_ENDED} AND held <> settled + released)",
         lambda id_, held, settled, released, settles, releases: (
             f"Job {id_} has ended; it held {format_credits(held)} credits, but {settles} settlements paid"
             f" {format_credits(settled)} and {releases} releases gave back {format_credits(released)}."
@@ -167,10 +169,11 @@ CHECKS: Final = (
     ),
     Check(
         "early payment",
-        f"WITH {_ESCROWED} SELECT id, state, settled + released FROM books"
-        f" WHERE state IN {_OPEN} AND (settles > 0 OR releases > 0)",
-        lambda id_, state, moved: (
-            f"Job {id_} is {state}, but {format_credits(moved)} credits of its hold have left escrow."
+        f"WITH {_ESCROWED} SELECT id, state, failures, settled + released FROM books"
+        f" WHERE state IN {_OPEN} AND (settles > failures OR settled <> charge OR releases > 0)",
+        lambda id_, state, failures, moved: (
+            f"Job {id_} is {state} and failed {failures} times, but {format_credits(moved)} credits of its"
+            " hold have left escrow."
         ),
     ),
     Check(
@@ -246,6 +249,15 @@ CHECKS: Final = (
         " OR jobs.attempts <> coalesce(max(number), 0)",
         lambda id_, attempts, faults, count, fault_count, _: (
             f"Job {id_} says {attempts} attempts and {faults} faults; there are {count} and {fault_count}."
+        ),
+    ),
+    Check(
+        "retries",
+        "SELECT jobs.id, jobs.state, failures, retries, count(attempts.id) FROM jobs LEFT JOIN attempts"
+        f" ON attempts.job_id = jobs.id AND attempts.state IN {_in(RETRIED)} GROUP BY jobs.id"
+        f" HAVING count(attempts.id) <> failures + (jobs.state IN {_in(RETRIED)}) OR failures > retries",
+        lambda id_, state, failures, retries, count: (
+            f"Job {id_} is {state} after {failures} of {retries} retries; {count} of its attempts failed."
         ),
     ),
     Check(

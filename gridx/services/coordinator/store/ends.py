@@ -19,9 +19,11 @@ from gridx.services.coordinator.states import (
     LIVE_JOBS,
     PAID,
     UNPAID,
+    after_failure,
     after_fault,
     attempt_sources,
     job_sources,
+    retry_delay_s,
 )
 from gridx.services.coordinator.store import postings
 from gridx.services.coordinator.store.attempts import Live, expect, find_live, one_of
@@ -36,7 +38,7 @@ _END_ATTEMPT = {
     for target in PAID | UNPAID
 }
 _END_JOB = {
-    target: "UPDATE jobs SET state = ?, ended_at = ?, reason = ?, faults = faults + ?, charge = ?,"
+    target: "UPDATE jobs SET state = ?, ended_at = ?, reason = ?, faults = faults + ?, charge = charge + ?,"
     " exit_code = ?, signal = ?, peak_memory_bytes = ?, started_at = coalesce(started_at, ?)"
     f" WHERE id = ? AND attempt_id = ? AND state IN {one_of(job_sources(target) & LIVE_JOBS)}"
     for target in JobState
@@ -45,6 +47,12 @@ _END_JOB = {
 _QUEUE_AGAIN = (
     "UPDATE jobs SET state = 'queued', reason = '', started_at = NULL, faults = faults + ?"
     f" WHERE id = ? AND attempt_id = ? AND state IN {one_of(job_sources(JobState.QUEUED))}"
+)
+_TRY_AGAIN = (
+    "UPDATE jobs SET state = 'queued', reason = '', started_at = NULL, failures = failures + 1,"
+    " charge = charge + ?, not_before = ?"
+    " WHERE id = ? AND attempt_id = ? AND failures < retries"
+    f" AND state IN {one_of(job_sources(JobState.QUEUED))}"
 )
 _EARN = "UPDATE workers SET earned = earned + ? WHERE id = ?"
 _CANCEL_QUEUED = (
@@ -65,10 +73,12 @@ class Ending(NamedTuple):
 
 
 def finish(db: sqlite3.Connection, now: int, endings: Sequence[Ending]) -> list[Finished | None]:
-    """End jobs with their attempts, pay the workers' owners, give back the rest. None: fenced.
+    """End attempts and pay the workers' owners; end their jobs and give back the rest. None: fenced.
+
+    A job whose program failed and that has retries left is queued again in place of its end.
 
     Raises:
-        ValueError: an end that is not paid, or a charge over the hold.
+        ValueError: an end that is not paid, or a charge over what is held.
     """
     ends = _Ends(now)
     finished = [_finish(db, ends, ending) for ending in endings]
@@ -85,12 +95,25 @@ def _finish(db: sqlite3.Connection, ends: _Ends, ending: Ending) -> Finished | N
     live = find_live(db, ending.attempt_id)
     if live is None:
         return None
-    if not 0 <= end.fee <= end.charge <= live.job.hold:
-        raise ValueError(f"charge {end.charge} with fee {end.fee} does not fit the hold {live.job.hold}")
+    if not 0 <= end.fee <= end.charge <= live.job.held:
+        raise ValueError(f"charge {end.charge} with fee {end.fee} does not fit the {live.job.held} held")
     begin = ending.begin if live.attempt_state is AttemptState.ASSIGNED else None
-    ends.end_attempt(ending.attempt_id, end, begin=begin)
-    job = ends.end_job(ending.attempt_id, live, end, begin=begin)
+    target = after_failure(live.job.state, end.attempt_state, live.job.failures, live.job.retries)
+    if target is JobState.QUEUED:
+        # The job does not keep how this one ended, so the attempt says it.
+        end = replace(end, reason=end.reason or _how(end))
+        ends.end_attempt(ending.attempt_id, end, begin=begin)
+        job = ends.try_again(ending.attempt_id, live, end)
+    else:
+        ends.end_attempt(ending.attempt_id, end, begin=begin)
+        job = ends.end_job(ending.attempt_id, live, end, begin=begin)
     return Finished(job, job.user_id, live.payee_id)
+
+
+def _how(end: End) -> str:
+    if end.signal is not None:
+        return f"signal {end.signal}"
+    return "" if end.exit_code is None else f"exit code {end.exit_code}"
 
 
 def requeue(
@@ -135,12 +158,12 @@ def requeue(
 def cancel(db: sqlite3.Connection, now: int, job_id: int, reason: str) -> JobRecord | None:
     """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
     if db.execute(_CANCEL_QUEUED, (reason, now, job_id)).rowcount:
-        hold, payer = db.execute(
-            "SELECT jobs.hold, accounts.id FROM jobs JOIN accounts ON accounts.user_id = jobs.user_id"
-            " WHERE jobs.id = ?",
+        held, payer = db.execute(
+            "SELECT jobs.hold - jobs.charge, accounts.id FROM jobs"
+            " JOIN accounts ON accounts.user_id = jobs.user_id WHERE jobs.id = ?",
             (job_id,),
         ).fetchone()
-        postings.post(db, now, [_release(payer, hold, job_id)], {payer: postings.Counters(-hold, waiting=-1)})
+        postings.post(db, now, [_release(payer, held, job_id)], {payer: postings.Counters(-held, waiting=-1)})
     else:
         db.execute(_CANCEL_LIVE, (reason, job_id))
     row = db.execute(f"{SELECT_JOB} jobs.id = ?", (job_id,)).fetchone()
@@ -206,23 +229,44 @@ class _Ends:
             started_at=job.started_at if started is None else moment(started),
             ended_at=moment(self._now),
             faults=job.faults + fault,
-            charge=end.charge,
+            charge=job.charge + end.charge,
             exit_code=end.exit_code,
             signal=end.signal,
             peak_memory_bytes=end.peak_memory_bytes,
             current_attempt_id=None,
         )
 
-    def _pay(self, attempt_id: int, live: Live, end: End) -> None:
-        job, payer, payee = live.job, live.payer, live.payee
-        paid = ledger.settle_postings(postings.ESCROW, payee, postings.TREASURY, end.charge, end.fee)
-        self._book.enter(
-            postings.Entry("settle", paid, job.id, attempt_id), _release(payer, job.hold - end.charge, job.id)
+    def try_again(self, attempt_id: int, live: Live, end: End) -> JobRecord:
+        """The program failed and has a retry left: the attempt is paid, the job waits for the next."""
+        job = live.job
+        failures = job.failures + 1
+        not_before = self._now + retry_delay_s(job.retry_delay_s, failures) * 1_000_000
+        self._updates[_TRY_AGAIN].append((end.charge, not_before, job.id, attempt_id))
+        self._settle(attempt_id, live, end)
+        self._book.count(live.payer, held=-end.charge, spent=end.charge, waiting=1)
+        return replace(
+            job,
+            state=JobState.QUEUED,
+            reason="",
+            started_at=None,
+            failures=failures,
+            charge=job.charge + end.charge,
+            not_before=moment(not_before),
+            current_attempt_id=None,
         )
-        self._book.count(payer, held=-job.hold, spent=end.charge)
-        self._book.count(payee, earned=end.charge - end.fee)
+
+    def _pay(self, attempt_id: int, live: Live, end: End) -> None:
+        self._settle(attempt_id, live, end)
+        self._book.enter(_release(live.payer, live.job.held - end.charge, live.job.id))
+        self._book.count(live.payer, held=-live.job.held, spent=end.charge)
+
+    def _settle(self, attempt_id: int, live: Live, end: End) -> None:
+        """Out of escrow, to the worker's owner."""
+        paid = ledger.settle_postings(postings.ESCROW, live.payee, postings.TREASURY, end.charge, end.fee)
+        self._book.enter(postings.Entry("settle", paid, live.job.id, attempt_id))
+        self._book.count(live.payee, earned=end.charge - end.fee)
         if end.charge:
-            self._updates[_EARN].append((end.charge - end.fee, job.worker_id))
+            self._updates[_EARN].append((end.charge - end.fee, live.job.worker_id))
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write all of them."""

@@ -6,12 +6,13 @@ fields takes ten times as long to make.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from gridx.messages import AttemptState, JobState, Microcredits, Stream
+from gridx.messages import AttemptState, Dependency, InputFile, JobState, Microcredits, Stream
 from gridx.services.coordinator.ledger import Prices as Prices
 
 
@@ -37,8 +38,25 @@ class TokenRecord(Struct, frozen=True):
     last_used_at: datetime | None
 
 
+class NewArray(Struct, frozen=True):
+    """That a new job is many: their indices, and what each has of its own."""
+
+    indices: Sequence[int]
+    total_count: int
+    """What elements are told of how many there are; more than there are here when some are tried again."""
+    args: Sequence[list[str]] | None = None
+    """Of each element, after those that all share."""
+    inputs: Sequence[list[InputFile]] | None = None
+    max_fails: int | None = None
+    max_credits: Microcredits | None = None
+    retry_of: int | None = None
+    """The array of which these are elements that did not succeed."""
+    retried: Sequence[int] = ()
+    """Their ids there."""
+
+
 class NewJob(Struct, frozen=True):
-    """A job to be accepted: its spec, priced."""
+    """A job to be accepted: its spec, priced. ``hold`` is for one job, all its retries included."""
 
     code: str
     language: str
@@ -56,6 +74,12 @@ class NewJob(Struct, frozen=True):
     prices: Prices
     hold: Microcredits
     retry_of: int | None = None
+    inputs: Sequence[InputFile] = ()
+    outputs: Sequence[str] = ("*",)
+    retries: int = 0
+    retry_delay_s: int = 0
+    after: Sequence[Dependency] = ()
+    array: NewArray | None = None
 
 
 class JobRecord(Struct, frozen=True):
@@ -96,6 +120,20 @@ class JobRecord(Struct, frozen=True):
     stdout_bytes: int
     stderr_bytes: int
     retry_of: int | None
+    array_id: int | None = None
+    array_index: int | None = None
+    retries: int = 0
+    retry_delay_s: int = 0
+    failures: int = 0
+    """Attempts that failed by the program's own fault, were paid, and are followed by another."""
+    not_before: datetime | None = None
+    files: int = 0
+    file_bytes: int = 0
+
+    @property
+    def held(self) -> Microcredits:
+        """What one that has not ended may still cost."""
+        return self.hold - self.charge
 
 
 class Payload(Struct, frozen=True):
@@ -104,6 +142,10 @@ class Payload(Struct, frozen=True):
     code: str
     args: list[str]
     env: dict[str, str]
+    inputs: list[InputFile] = []
+    outputs: list[str] = field(default_factory=lambda: ["*"])
+    array_count: int | None = None
+    """How many elements the array has, to each of them."""
 
 
 class NewAttempt(Struct, frozen=True):
@@ -143,7 +185,7 @@ class AttemptRecord(Struct, frozen=True):
 
 
 class End(Struct, frozen=True):
-    """How an attempt ended its job; what is charged was computed by ``ledger``."""
+    """How an attempt ended, and so its job if it is not tried again; ``ledger`` computed the charge."""
 
     job_state: JobState
     attempt_state: AttemptState

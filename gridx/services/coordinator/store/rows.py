@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from gridx.messages import AttemptState, JobState
+import msgspec
+
+from gridx.messages import AttemptState, InputFile, JobState
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.states import LIVE_JOBS
 from gridx.services.coordinator.store.records import (
@@ -110,10 +112,20 @@ JOB: Final = (
     "attempt__stdout_bytes",
     "attempt__stderr_bytes",
     "retry_of_id",
+    "array_id",
+    "array_index",
+    "retries",
+    "retry_delay_s",
+    "failures",
+    "not_before",
+    "files",
+    "file_bytes",
 )
+_JOB_COLUMNS: Final = ["retry_of" if name == "retry_of_id" else name for name in JOB]
+"""As the tables call them."""
 SELECT_JOB: Final = select(
     "jobs",
-    [*JOB[:-1], "retry_of"],
+    _JOB_COLUMNS,
     {
         "user": "JOIN users AS user ON user.id = jobs.user_id",
         "worker": "LEFT JOIN workers AS worker ON worker.id = jobs.worker_id",
@@ -158,14 +170,32 @@ def job_record(row: Row) -> JobRecord:
         stdout_bytes=row[32] or 0,
         stderr_bytes=row[33] or 0,
         retry_of=row[34],
+        array_id=row[35],
+        array_index=row[36],
+        retries=row[37],
+        retry_delay_s=row[38],
+        failures=row[39],
+        not_before=_moment_or_none(row[40]),
+        files=row[41],
+        file_bytes=row[42],
     )
 
 
-PAYLOAD: Final = ("job_id", "code", "args", "env")
+PAYLOAD: Final = ("job_id", "code", "args", "env", "inputs", "outputs")
 
 
 def payload(row: Row) -> Payload:
-    return Payload(row[1], json.loads(row[2]), json.loads(row[3]))
+    return Payload(
+        row[1],
+        json.loads(row[2]),
+        json.loads(row[3]),
+        input_files(row[4]),
+        json.loads(row[5]),
+    )
+
+
+def input_files(text: str) -> list[InputFile]:
+    return msgspec.json.decode(text, type=list[InputFile])
 
 
 ATTEMPT: Final = (
@@ -227,7 +257,7 @@ def select_live(attempt_states: str, job_states: str) -> str:
     """
     return select(
         "jobs",
-        [*JOB[:-1], "retry_of", "attempt__state", "worker__user_id", "payer__id", "payee__id"],
+        [*_JOB_COLUMNS, "attempt__state", "worker__user_id", "payer__id", "payee__id"],
         {
             "attempt": "JOIN attempts AS attempt ON attempt.job_id = jobs.id",
             "user": "JOIN users AS user ON user.id = jobs.user_id",

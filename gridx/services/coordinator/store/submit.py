@@ -19,10 +19,13 @@ from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
 
 _INSERT_JOB = (
     "INSERT INTO jobs (id, user_id, state, language, name, cpu_millis, memory_mb, gpus, timeout_s, priority,"
-    " max_attempts, runtime, python, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at, retry_of)"
-    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " max_attempts, runtime, python, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at, retry_of,"
+    " retries, retry_delay_s)"
+    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_INSERT_PAYLOAD = "INSERT INTO job_payloads (job_id, code, args, env) VALUES (?, ?, ?, ?)"
+_INSERT_PAYLOAD = (
+    "INSERT INTO job_payloads (job_id, code, args, env, inputs, outputs) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 class Submission(NamedTuple):
@@ -69,7 +72,7 @@ class _Entrance:
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         self._next_id = last[0] + 1 if last else 1
         self._jobs: list[tuple[object, ...]] = []
-        self._payloads: list[tuple[int, str, str, str]] = []
+        self._payloads: list[tuple[int, str, str, str, str, str]] = []
         self._book = postings.Book()
 
     def accept(self, submission: Submission) -> Submitted:
@@ -125,7 +128,7 @@ class _Entrance:
         job_id = self._next_id
         self._next_id += 1
         self._jobs.append(_job_row(job_id, user_id, job, self._now))
-        self._payloads.append((job_id, job.code, _json(job.args), _json(job.env)))
+        self._payloads.append((job_id, *_payload_columns(job)))
         held = ledger.hold_postings(payer.account, postings.ESCROW, job.hold)
         self._book.enter(postings.Entry("hold", held, job_id))
         return _record(job_id, user_id, payer.owner, job, self._now)
@@ -155,6 +158,10 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _payload_columns(job: NewJob) -> tuple[str, str, str, str, str]:
+    return job.code, _json(job.args), _json(job.env), _json(job.inputs), _json(job.outputs)
+
+
 def _job(db: sqlite3.Connection, job_id: int) -> JobRecord | None:
     row = db.execute(f"{SELECT_JOB} jobs.id = ?", (job_id,)).fetchone()
     return None if row is None else job_record(row)
@@ -181,6 +188,8 @@ def _job_row(job_id: int, user_id: int, job: NewJob, now: int) -> tuple[object, 
         job.hold,
         now,
         job.retry_of,
+        job.retries,
+        job.retry_delay_s,
     )
 
 
@@ -219,4 +228,6 @@ def _record(job_id: int, user_id: int, owner: str, job: NewJob, now: int) -> Job
         stdout_bytes=0,
         stderr_bytes=0,
         retry_of=job.retry_of,
+        retries=job.retries,
+        retry_delay_s=job.retry_delay_s,
     )
