@@ -12,7 +12,7 @@ from gridx.messages import JobState
 pytestmark = pytest.mark.engine
 
 WORKER = CONTAINERS
-KEPT = 12
+KEPT = 32
 
 SYSCALL = """
 import ctypes, os, signal, sys, threading, time
