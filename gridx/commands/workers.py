@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -9,8 +10,9 @@ import click
 from gridx.commands import printing
 from gridx.commands.grid import json_option, with_grid
 from gridx.commands.quantities import JOB_ID
+from gridx.credits import format_credits
 from gridx.errors import EXIT_OK
-from gridx.messages import Worker
+from gridx.messages import Runtime, Worker
 
 if TYPE_CHECKING:
     from gridx.client import Client
@@ -94,17 +96,62 @@ def _row(worker: Worker) -> tuple[str, ...]:
         str(len(worker.jobs)),
         capacity[3],
         "" if seen is None else f"{printing.seconds(seen)} ago",
-        worker.state_reason,
+        worker.state_reason or "; ".join(offer.rules if offer else ()),
     )
+
+
+@click.command("show")
+@click.argument("worker_id", type=JOB_ID, metavar="ID")
+@json_option
+@with_grid
+async def show(grid: Client, worker_id: int, as_json: bool) -> int:
+    """Show one machine: what it offers, what its owner allows, what applies now and why."""
+    worker = await grid.worker(worker_id)
+    if as_json:
+        printing.as_json(worker)
+        return EXIT_OK
+    cells = _row(worker)
+    offer = worker.offer
+    printing.fields(
+        [
+            ("worker", f"{worker.id}, {worker.name}"),
+            ("owner", worker.owner),
+            ("state", worker.state + (f": {worker.state_reason}" if worker.state_reason else "")),
+            ("cores free", cells[4]),
+            ("memory free", cells[5]),
+            ("GPUs free", cells[6]),
+            *_numbered("rules", offer.rules if offer else ()),
+            *_numbered("GPUs", [f"{gpu.name} ({gpu.uuid})" for gpu in offer.gpus] if offer else ()),
+            *_numbered("runtimes", [_runtime(one) for one in offer.runtimes] if offer else ()),
+            ("sandbox", cells[8]),
+            *_numbered("warnings", offer.warnings if offer else ()),
+            ("jobs", ", ".join(map(str, worker.jobs))),
+            ("seen", cells[9]),
+            ("joined", printing.when(worker.joined_at)),
+            ("version", worker.version),
+            ("earned", f"{format_credits(worker.earned)} credits"),
+        ]
+    )
+    return EXIT_OK
+
+
+def _numbered(name: str, values: Iterable[str]) -> list[tuple[str, str]]:
+    """Several values under one name, a line each."""
+    return [(name if number == 0 else "", value) for number, value in enumerate(values)]
+
+
+def _runtime(runtime: Runtime) -> str:
+    return f"{runtime.name}: Python {runtime.python}, {', '.join(runtime.languages)}"
 
 
 @click.command("pause")
 @click.argument("worker_id", type=JOB_ID, metavar="ID")
+@click.option("--give-back", is_flag=True, help="Kill what runs there at once; it runs elsewhere, unpaid.")
 @json_option
 @with_grid
-async def pause(grid: Client, worker_id: int, as_json: bool) -> int:
+async def pause(grid: Client, worker_id: int, give_back: bool, as_json: bool) -> int:
     """Give a machine nothing new; what runs there goes on."""
-    return _tell(await grid.pause_worker(worker_id), as_json)
+    return _tell(await grid.pause_worker(worker_id, give_back=give_back), as_json)
 
 
 @click.command("resume")
@@ -134,7 +181,7 @@ def _tell(worker: Worker, as_json: bool) -> int:
     return EXIT_OK
 
 
-for each in (listing, pause, resume, drain):
+for each in (listing, show, pause, resume, drain):
     workers.add_command(each)
 
 COMMANDS: Final = (workers,)

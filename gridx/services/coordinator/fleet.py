@@ -172,6 +172,11 @@ class Fleet:
                 member.told, member.told_reason = "online", ""
         self._touch(member)
 
+    def is_steered(self, worker_id: int) -> bool:
+        """Whether somebody paused or drained it through the coordinator."""
+        member = self._members.get(worker_id)
+        return member is not None and (member.record.paused or member.draining)
+
     def drained(self, worker_id: int) -> None:
         """The worker was told to take nothing new, until it joins anew."""
         member = self._members[worker_id]

@@ -13,7 +13,8 @@ from typing import Any, Final
 from gridx import safetext
 from gridx.clock import Clock, SystemClock
 from gridx.config import Settings
-from gridx.errors import ConfigError, GridError
+from gridx.control import Order, Report
+from gridx.errors import ConfigError, Conflict, GridError
 from gridx.services.monitor import Monitor
 from gridx.services.worker import identity
 from gridx.services.worker.attempt import Attempt
@@ -21,9 +22,12 @@ from gridx.services.worker.conversation import Conversation
 from gridx.services.worker.link import Link, channel_url
 from gridx.services.worker.lookout import Lookout
 from gridx.services.worker.policy import Standing
+from gridx.services.worker.reception import Reception, report
 from gridx.services.worker.sandbox.base import Sandbox
+from gridx.services.worker.sightings import Sensors
 from gridx.services.worker.signin import PasswordSource, SignIn, sign_in
 from gridx.services.worker.spool import Spool
+from gridx.services.worker.steering import Steering
 
 __all__ = ["Agent", "sign_in"]
 
@@ -31,6 +35,8 @@ log = logging.getLogger("gridx.worker")
 
 LAST_WORDS_S: Final = 5.0
 """How long the coordinator may take to acknowledge what is told when the worker stops."""
+AWAY_S: Final = 30.0
+"""How long a worker that drains waits for a coordinator that is away."""
 CLOSE_S: Final = 20.0
 """How long sandboxes and disk may take to be cleaned up."""
 
@@ -46,6 +52,7 @@ class Agent:
         monitor: reads the machine.
         clock: for the leases.
         rng: for the jitter of reconnecting.
+        sensors: how the machine is looked at for its owner's rules; None: with the system's means.
 
     Raises:
         SetupError: no owner, or no coordinator that could be reached at its address.
@@ -62,6 +69,7 @@ class Agent:
         monitor: Monitor | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        sensors: Sensors | None = None,
     ) -> None:
         worker = settings.worker
         if not worker.coordinator_http or not worker.coordinator_ws:
@@ -75,6 +83,9 @@ class Agent:
         self._signing = SignIn(settings, password, token=token, certificate=certificate)
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311
+        self._sensors = sensors
+        self._steering: Steering | None = None
+        self._reception: Reception | None = None
         self._sandbox = sandbox
         self._monitor = monitor or Monitor(settings.data_path)
         self._lock: identity.DataLock | None = None
@@ -165,6 +176,24 @@ class Agent:
         if await asyncio.shield(self._over) is not None:
             await asyncio.Event().wait()
 
+    # -- at the machine --------------------------------------------------------------------------------------
+
+    async def _obey(self, order: Order) -> Report:
+        """Do what a person at the machine orders; how the worker is then."""
+        assert self._steering is not None
+        given_back = 0
+        if order.do != "status" and self._stopping is not None:
+            raise Conflict("The worker is stopping.", "Start it again first.")
+        if order.do == "pause":
+            given_back = await self._steering.pause(give_back=order.give_back)
+        elif order.do == "resume":
+            self._drain(False)
+            await self._steering.resume()
+        elif order.do == "drain":
+            self._drain(True)
+        assert self._conversation is not None
+        return report(self._conversation, self.settings.worker.coordinator_http, given_back)
+
     # -- start ---------------------------------------------------------------------------------------------
 
     async def _make_ready(self) -> None:
@@ -188,8 +217,15 @@ class Agent:
             clock=self._clock,
             pids=worker.pids,
             on_drain=self._drain,
+            on_pause=lambda frame: steering.paused(frame),
         )
         self._conversation.stand(Standing(unready=unready))
+        steering = Steering(worker, self._conversation, data_path, self._sensors)
+        self._steering = steering
+        await steering.begin()
+        self._watched(steering.keep_watching(), "owner's rules")
+        self._reception = Reception(data_path, self._obey)
+        await self._reception.start()
         self._watched(self._conversation.keep_leases(), "worker leases")
         self._watched(self._keep_looking(lookout, self._conversation), "worker lookout")
         self._watched(lookout.keep_sweeping(), "worker sweep")
@@ -214,7 +250,7 @@ class Agent:
     # -- stop ----------------------------------------------------------------------------------------------
 
     def _drain(self, wanted: bool) -> None:
-        """The coordinator wants this worker to leave when it is done, or to stay after all."""
+        """Somebody wants this worker to leave when it is done, or to stay after all."""
         conversation = self._conversation
         if conversation is None or self._stopping is not None or wanted == (self._draining is not None):
             return
@@ -227,10 +263,14 @@ class Agent:
             self._draining = None
 
     async def _leave_when_done(self, conversation: Conversation) -> None:
-        assert self._link is not None and self._over is not None
-        await conversation.last_words()
+        assert self._over is not None
+        await conversation.attempts.idle()
+        # Without a coordinator results wait on disk for the next start.
+        while not await _within(conversation.last_words(), AWAY_S) and conversation.outbox is not None:
+            log.debug("the coordinator has not acknowledged everything")
         log.info("drained; leaving the grid")
-        await self._link.leave()
+        if self._link is not None:
+            await self._link.leave()
         if not self._over.done():
             self._over.set_result(None)
 
@@ -252,6 +292,8 @@ class Agent:
 
     async def _close(self) -> None:
         """Let go of everything, in the reverse order of its making."""
+        if self._reception is not None:
+            await self._reception.close()
         if self._link is not None:
             await _within(self._link.leave(), LAST_WORDS_S)
         for task in self._tasks:
@@ -264,6 +306,8 @@ class Agent:
             if self._sandbox is not None:
                 await _within(self._sandbox.close(), CLOSE_S)
         finally:
+            if self._steering is not None:
+                self._steering.close()
             self._monitor.close()
             if self._spool is not None:
                 self._spool.close()
@@ -290,8 +334,8 @@ class Agent:
 
 async def _within(
     work: Coroutine[Any, Any, None], timeout_s: float, hurry: asyncio.Event | None = None
-) -> None:
-    """Wait for something, but no longer than this, and not once ``hurry`` is set."""
+) -> bool:
+    """Wait for something, but no longer than this, and not once ``hurry`` is set; whether it came."""
     working = asyncio.create_task(work)
     hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
     try:
@@ -300,5 +344,7 @@ async def _within(
         hurrying.cancel()
         working.cancel()
     await asyncio.wait((working, hurrying))
-    if not working.cancelled():
-        working.result()
+    if working.cancelled():
+        return False
+    working.result()
+    return True

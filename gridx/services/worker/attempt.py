@@ -14,7 +14,7 @@ from gridx import safetext
 from gridx.errors import SandboxBroken
 from gridx.messages import Accepted, Assignment, Finished, Refused, Stream, WorkerFrame
 from gridx.services.worker.outbox import Report
-from gridx.services.worker.sandbox.base import RunOutcome, RunRequest, Sandbox
+from gridx.services.worker.sandbox.base import Meter, RunOutcome, RunRequest, Sandbox
 from gridx.services.worker.spool import End, Spool
 
 log = logging.getLogger("gridx.worker")
@@ -53,6 +53,7 @@ class Attempt:
     ) -> None:
         self.assignment = assignment
         self.report = report
+        self.meter = Meter()
         self._sandbox = sandbox
         self._spool = spool
         self._teller = teller
@@ -116,6 +117,7 @@ class Attempt:
             runtime=assignment.runtime,
             output_cap_bytes=assignment.output_cap_bytes,
             pids=self._pids,
+            meter=self.meter,
         )
 
     async def _write(self, stream: Stream, data: bytes) -> None:

@@ -16,7 +16,7 @@ from gridx.messages import Assignment, Finished, Offer, Refused, Released
 from gridx.services.worker.attempt import Attempt, Teller
 from gridx.services.worker.leases import Leases
 from gridx.services.worker.outbox import Report
-from gridx.services.worker.policy import Standing, refusal
+from gridx.services.worker.policy import Standing, refusal, takes_nothing
 from gridx.services.worker.sandbox.base import Sandbox
 from gridx.services.worker.spool import Entry, Spool
 
@@ -50,6 +50,9 @@ class Attempts:
         """Attempts of this connection, oldest first, and whether the coordinator knows how they ended."""
         self._drops: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._ended_cpu_ms = 0
+        self.given_back: dict[int, None] = {}
+        """Given back and not acknowledged, oldest first: a broken line must not make it a loss."""
         for entry, end in spool.recovered:
             self.reports[end.attempt_id] = Report(entry, end.runtime, end.started, end.finished)
 
@@ -63,6 +66,11 @@ class Attempts:
         """Attempts that ended and are not acknowledged."""
         return [id for id, report in self.reports.items() if report.finished is not None]
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds that attempts have used here since the start."""
+        return (self._ended_cpu_ms + sum(one.meter.cpu_ms for one in self.running.values())) / 1000
+
     def take(self, assignment: Assignment, *, offer: Offer, owner: str, standing: Standing) -> None:
         """Run an assignment, or refuse it and say why."""
         id = assignment.attempt_id
@@ -73,6 +81,13 @@ class Attempts:
         if id in self.running or id in self._drops:
             why = "another attempt of the same number is still being removed here"
             log.warning("attempt %d of job %d is given back: %s", id, assignment.job_id, why)
+            self._teller.say(Released(attempt_id=id, reason=why))
+            return
+        self.given_back.pop(id, None)
+        if standing.wanted:
+            # It was on its way when the owner's wish came; that is no fault of the machine's.
+            why = safetext.line(takes_nothing(standing), limit=190)
+            log.info("attempt %d of job %d is given back: %s", id, assignment.job_id, why)
             self._teller.say(Released(attempt_id=id, reason=why))
             return
         held = [attempt.assignment for attempt in self.running.values()]
@@ -118,6 +133,7 @@ class Attempts:
     def acknowledged(self, attempt_ids: Iterable[int]) -> None:
         """The coordinator has these results, or does not want them; what still runs is killed."""
         for id in attempt_ids:
+            self.given_back.pop(id, None)
             report = self.reports.get(id)
             if report is None:
                 continue
@@ -154,7 +170,10 @@ class Attempts:
         released = self.executing
         tasks = [self._tasks[id] for id in released if id in self._tasks]
         for id in released:
+            self.given_back[id] = None
             self.kill(id, reason)
+        while len(self.given_back) > REMEMBERED:
+            del self.given_back[next(iter(self.given_back))]
         if tasks:
             await asyncio.wait(tasks, timeout=KILL_S)
         for id in released:
@@ -181,6 +200,7 @@ class Attempts:
             self._teller.say(Released(attempt_id=attempt.id, reason="the worker met an error of its own"))
         finally:
             self._leases.end(attempt.id)
+            self._ended_cpu_ms += attempt.meter.cpu_ms
             self.running.pop(attempt.id, None)
             self._tasks.pop(attempt.id, None)
             self._changed.set()

@@ -25,6 +25,7 @@ from gridx.messages import (
     Pause,
     Released,
     Renewed,
+    Resumed,
     Sample,
     StreamOffsets,
     Welcome,
@@ -44,6 +45,7 @@ LEASE_TICKS: Final = 20
 """Looks at the leases in the time of one lease, and at least one a second."""
 MAX_RUNNING: Final = 10_000
 MAX_SPOOLED: Final = 10_000
+MAX_RELEASED: Final = 10_000
 """Attempts that one hello may name."""
 
 
@@ -55,6 +57,7 @@ class Conversation:
         owner: whose it is, until the coordinator says so.
         offer: what it offers now.
         on_drain: told when the coordinator wants the worker to leave (True), or not any more (False).
+        on_pause: told when the coordinator wants the worker paused or resumed.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Conversation:
         clock: Clock,
         pids: int,
         on_drain: Callable[[bool], None],
+        on_pause: Callable[[Pause], None],
     ) -> None:
         self.name = name
         self.owner = owner
@@ -82,6 +86,8 @@ class Conversation:
         self._spool = spool
         self._monitor = monitor
         self._on_drain = on_drain
+        self._on_pause = on_pause
+        self._resumed = False
         self._leases = Leases(clock)
         self._seq = 0
         self._beat_now = asyncio.Event()
@@ -99,6 +105,7 @@ class Conversation:
             offer=self.offer,
             running=self.attempts.executing[:MAX_RUNNING],
             spooled=self.attempts.waiting[:MAX_SPOOLED],
+            released=list(self.attempts.given_back)[:MAX_RELEASED],
         )
 
     def joined(self, hello: Hello, sent_at: float, welcome: Welcome) -> Outbox:
@@ -121,6 +128,9 @@ class Conversation:
         self.outbox.put(self._light_sample(), *gone)
         if self.offer != hello.offer:
             self.outbox.put(Offering(offer=self.offer))
+        if self._resumed:
+            self._resumed = False
+            self.outbox.put(Resumed())
         return self.outbox
 
     def parted(self) -> None:
@@ -142,10 +152,10 @@ class Conversation:
                 if self.outbox is not None:
                     self.outbox.confirm(frame.seq)
             case Pause():
-                log.info("paused: nothing new is taken" if frame.paused else "resumed")
                 if not frame.paused:
                     self._on_drain(False)
-                self.stand(replace(self.standing, paused=frame.paused))
+                self._on_pause(frame)
+                self._beat_now.set()
             case Drain():
                 self._on_drain(True)
 
@@ -187,6 +197,11 @@ class Conversation:
             log.info("the offer changed")
             self.offer = offer
             self.say(Offering(offer=offer))
+
+    def resume(self) -> None:
+        """Have the coordinator end a pause that it keeps; told when there is a connection."""
+        self._resumed = self.outbox is None
+        self.say(Resumed())
 
     async def keep_leases(self) -> None:
         """Kill what is not ours any more, for ever."""

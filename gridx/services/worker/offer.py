@@ -12,6 +12,7 @@ import psutil
 from gridx import safetext
 from gridx.config import WorkerSettings
 from gridx.messages import Gpu, Offer
+from gridx.services.worker import owner
 from gridx.services.worker.policy import Caps
 from gridx.services.worker.sandbox.base import SandboxStatus
 
@@ -44,6 +45,8 @@ def build(settings: WorkerSettings, status: SandboxStatus, gpus: Iterable[Gpu]) 
         sandbox=status.kind,
         isolated=status.isolated,
         own_jobs_only=settings.own_jobs_only,
+        only_users=list(settings.only_users),
+        rules=owner.lines(settings),
         warnings=[safetext.line(text, limit=190) for text in status.warnings][:32],
     )
 

@@ -11,19 +11,24 @@ from typing import Literal
 
 from gridx.messages import MAX_CODE_BYTES, Assignment, Gpu, Offer
 
-State = Literal["online", "paused", "draining", "unready"]
+State = Literal["online", "paused", "closed", "draining", "unready"]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether the worker takes new attempts: at rest, or told not to.
+    """Whether the worker takes new attempts, or why not.
 
     Attributes:
+        paused: the coordinator said so.
+        paused_here: somebody at the machine said so.
+        closed: which of its owner's rules does not hold now; empty when all do.
         unready: why the sandbox cannot run anything now; empty when it can.
     """
 
     paused: bool = False
+    paused_here: bool = False
     draining: bool = False
+    closed: str = ""
     unready: str = ""
 
     @property
@@ -31,8 +36,10 @@ class Standing:
         """The strongest reason wins: who leaves is not merely paused."""
         if self.draining:
             return "draining"
-        if self.paused:
+        if self.paused or self.paused_here:
             return "paused"
+        if self.closed:
+            return "closed"
         return "unready" if self.unready else "online"
 
     @property
@@ -40,10 +47,16 @@ class Standing:
         """Why nothing new is taken; empty when it is."""
         return {
             "draining": "it finishes what runs and then leaves",
-            "paused": "it is paused",
+            "paused": "at the machine, by its owner" if self.paused_here else "it is paused",
+            "closed": self.closed,
             "unready": self.unready,
             "online": "",
         }[self.state]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether nothing is taken because somebody wants it so: what comes then is given back."""
+        return self.state in ("draining", "paused", "closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,19 @@ def refusal(
         owner: whose worker this is.
     """
     if standing.state != "online":
-        return f"the worker takes nothing new: {standing.reason}"
+        return takes_nothing(standing)
     if (offer.own_jobs_only or not offer.isolated) and assignment.owner.lower() != owner.lower():
         why = "its owner wants it so" if offer.own_jobs_only else "its sandbox is no wall"
         return f"the worker runs jobs of {owner} only: {why}"
+    users = {name.casefold() for name in (*offer.only_users, owner)}
+    if offer.only_users and assignment.owner.casefold() not in users:
+        return f"the worker does not run jobs of {assignment.owner}: its owner has named others"
     return _misfit(assignment, offer) or _no_room(assignment, offer, held)
+
+
+def takes_nothing(standing: Standing) -> str:
+    """Why nothing new is taken, as a sentence about the worker."""
+    return f"the worker takes nothing new: {standing.reason}"
 
 
 def _misfit(assignment: Assignment, offer: Offer) -> str:

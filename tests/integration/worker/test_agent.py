@@ -264,8 +264,8 @@ async def test_a_paused_worker_finishes_what_runs_and_takes_nothing_new(grid, jo
     await grid.send(Pause(paused=True))
     await until(lambda: ("paused", "it is paused") in states(grid), "the worker to say so")
     await grid.assign(2)
-    await until(lambda: grid.of(Refused), "the refusal")
-    assert grid.of(Refused)[0].reason == "the worker takes nothing new: it is paused"
+    await until(lambda: grid.of(Released), "it to come back")
+    assert grid.of(Released)[0].reason == "the worker takes nothing new: it is paused"
     assert sandbox.inside == {1}
     await grid.send(Pause(paused=False))
     await until(lambda: grid.of(Sample)[-1].state == "online", "the worker to be back")

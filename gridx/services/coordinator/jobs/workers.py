@@ -197,8 +197,7 @@ class WorkerSide:
             elif isinstance(frame, Offering):
                 offering = frame
             elif isinstance(frame, Resumed):
-                known_record = self._fleet.record(worker_id)
-                if known_record is not None and known_record.paused:
+                if self._fleet.is_steered(worker_id):
                     self._lifecycle.spawn(self._resumed_there(worker_id))
             elif not isinstance(frame, Hello):
                 self._lifecycle.take(worker_id, frame)

@@ -17,6 +17,17 @@ FLOOD_FACTOR = 64
 """An attempt that writes this many times its output cap to one stream is ended: it floods."""
 
 
+@dataclass(slots=True)
+class Meter:
+    """What a running attempt has used so far, by its sandbox's word. It only grows."""
+
+    cpu_ms: int = 0
+
+    def read(self, cpu_ms: int) -> None:
+        """Take a reading."""
+        self.cpu_ms = max(self.cpu_ms, cpu_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """One attempt, checked against the worker's own caps before it gets here.
@@ -26,6 +37,7 @@ class RunRequest:
         timeout_s: from the moment the job's own code runs, on the worker's monotonic clock.
         gpus: UUIDs of whole GPUs; nothing else of the accelerator is visible inside.
         owner: whose job it is; a warm place is used again for the same owner only.
+        meter: kept up to date while the attempt runs.
         number: which of the job's attempts this is, from 1; the job sees it as ``GRIDX_ATTEMPT``.
     """
 
@@ -44,6 +56,7 @@ class RunRequest:
     output_cap_bytes: int
     pids: int = 64
     number: int = 1
+    meter: Meter = field(default_factory=Meter, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,8 +266,10 @@ class Dialogue:
                 await self._sink.write(stream, data)
             case Usage():
                 self._usage = frame
+                self._request.meter.read(frame.cpu_ms)
             case End():
                 self._end = frame
+                self._request.meter.read(frame.cpu_ms)
                 self._ended_at = self._monotonic()
             case Ready() | Witnessed():
                 raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
