@@ -11,7 +11,7 @@ import contextlib
 import signal as signals
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from gridx.errors import SandboxBroken
@@ -294,12 +294,14 @@ def signal_name(number: int) -> str:
 
 
 def out_of_memory(request: RunRequest, ending: Ending) -> RunOutcome:
-    """The attempt needed more memory than it has."""
-    measured = ending.end or ending.usage
-    peak = f"; its peak was {megabytes(measured.peak)}" if measured and measured.peak else ""
-    return outcome(
-        ending, "out_of_memory", f"It needed more than its {request.memory_mb} MiB of memory{peak}."
+    """The attempt needed more memory than it has. Where nobody was left to say its peak, that was the limit."""
+    peak = (ending.end.peak if ending.end else 0) or request.memory_mb << 20
+    judged = outcome(
+        ending,
+        "out_of_memory",
+        f"It needed more than its {request.memory_mb} MiB of memory; its peak was {megabytes(peak)}.",
     )
+    return replace(judged, peak_memory_bytes=peak)
 
 
 def outcome(ending: Ending, kind: Outcome, reason: str = "") -> RunOutcome:
