@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from gridx.errors import SetupError
 from gridx.messages import Finished
-from gridx.services.worker import spool as spool_module
+from gridx.services.worker.disk import MIN_FREE_BYTES, DiskBudget
 from gridx.services.worker.spool import End, Spool, marker
 
 
@@ -149,12 +150,28 @@ def test_what_was_dropped_stays_dropped(spool):
 
 
 def test_room_is_counted_for_both_streams_and_a_reserve(spool, monkeypatch):
-    free = 2 * (1000 + len(marker(1000))) + spool_module.MIN_FREE_BYTES
-    usage = type("Usage", (), {"free": free})
-    monkeypatch.setattr(spool_module.shutil, "disk_usage", lambda path: usage)
-    assert spool.missing_bytes(1000) == 0
+    entry = spool.entry(1, 1000)
+    usage = SimpleNamespace(free=2 * (1000 + len(marker(1000))) + MIN_FREE_BYTES)
+    monkeypatch.setattr("gridx.services.worker.disk.shutil.disk_usage", lambda path: usage)
+    assert spool.no_room(entry) == ""
     usage.free -= 5
-    assert spool.missing_bytes(1000) == 5
+    assert spool.no_room(spool.entry(2, 1000)).startswith("the worker's disk is full: 1 MiB more")
+
+
+def test_what_an_attempt_may_still_write_is_set_aside_until_it_ends(tmp_path):
+    budget = DiskBudget(64 << 20, tmp_path)
+    spool = Spool.open(tmp_path / "spool", budget)
+    before = budget.left_bytes()
+    entry = spool.entry(1, 1 << 20)
+    assert spool.no_room(entry) == ""
+    assert budget.left_bytes() == before - entry.most_bytes
+    entry.write("stdout", b"x" * 1000)
+    assert budget.left_bytes() == before - entry.most_bytes
+    entry.end(end_of(entry))
+    assert budget.left_bytes() == before - 1000
+    entry.drop()
+    assert budget.left_bytes() == before
+    spool.close()
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):

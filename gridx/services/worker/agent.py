@@ -19,6 +19,7 @@ from gridx.services.monitor import Monitor
 from gridx.services.worker import identity
 from gridx.services.worker.attempt import Attempt
 from gridx.services.worker.conversation import Conversation
+from gridx.services.worker.disk import DiskBudget
 from gridx.services.worker.link import Link, channel_url
 from gridx.services.worker.lookout import Lookout
 from gridx.services.worker.policy import Standing
@@ -200,7 +201,8 @@ class Agent:
         worker, data_path = self.settings.worker, self.settings.data_path
         self._lock = await asyncio.to_thread(identity.DataLock.take, data_path)
         identified = await asyncio.to_thread(identity.load, data_path)
-        self._spool = await asyncio.to_thread(Spool.open, data_path / "spool")
+        budget = DiskBudget(worker.disk_mb << 20, data_path)
+        self._spool = await asyncio.to_thread(Spool.open, data_path / "spool", budget)
         if found := len(self._spool.recovered):
             log.info("%d results of an earlier run wait for their acknowledgement", found)
         sandbox = self._sandbox = await self._open_sandbox(identified)

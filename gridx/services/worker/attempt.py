@@ -77,9 +77,8 @@ class Attempt:
         When the calling task is cancelled the sandbox is destroyed first, and there is no result.
         """
         assignment = self.assignment
-        lacking = await self._spool.call(self._spool.missing_bytes, assignment.output_cap_bytes)
-        if lacking:
-            reason = f"the worker's disk is full: {lacking >> 20:,} MiB more are needed for the output"
+        reason = await self._spool.call(self._spool.no_room, self.report.entry)
+        if reason:
             log.warning("attempt %d of job %d refused: %s", self.id, assignment.job_id, reason)
             self._teller.say(Refused(attempt_id=self.id, reason=reason))
             return False

@@ -13,13 +13,13 @@ import asyncio
 import functools
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,7 @@ from msgspec import Struct
 from gridx import privatefiles
 from gridx.errors import SetupError
 from gridx.messages import STREAMS, Finished, Stream
+from gridx.services.worker.disk import DiskBudget
 
 log = logging.getLogger("gridx.worker")
 
@@ -35,8 +36,6 @@ T = TypeVar("T")
 
 FORMAT: Final = 1
 THREADS: Final = 4
-MIN_FREE_BYTES: Final = 32 << 20
-"""What stays free on the disk of the spool when an attempt is taken."""
 
 
 class End(Struct, frozen=True, kw_only=True):
@@ -73,6 +72,21 @@ class Entry:
         self._files: dict[Stream, BinaryIO] = {}
         self._lock = threading.Lock()
         self._dropped = False
+        self._reserved = 0
+
+    @property
+    def most_bytes(self) -> int:
+        """What output can come to."""
+        return len(STREAMS) * (self.cap_bytes + len(marker(self.cap_bytes)))
+
+    @property
+    def used_bytes(self) -> int:
+        """What it keeps, or while it may still grow, what was set aside."""
+        return 0 if self._dropped else max(self._reserved, sum(self.lengths.values()))
+
+    def reserve(self) -> None:
+        """Set aside what output can come to."""
+        self._reserved = self.most_bytes
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Append output, up to the cap.
@@ -129,6 +143,7 @@ class Entry:
             for stream in tuple(self._files):
                 os.fsync(self._files[stream].fileno())
                 self._files.pop(stream).close()
+            self._reserved = 0
             privatefiles.write(self._folder / f"{self.attempt_id}.end", msgspec.json.encode(end))
 
     def drop(self) -> None:
@@ -149,21 +164,28 @@ class Entry:
 class Spool:
     """The folder of all entries, and the threads that touch it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, budget: DiskBudget | None = None) -> None:
         self.folder = folder
+        self.budget = budget or DiskBudget(None, folder)
+        self._entries: WeakSet[Entry] = WeakSet()
+        self._entries_lock = threading.Lock()
+        self.budget.count(self._used_bytes)
         self.recovered: list[tuple[Entry, End]] = []
         """Ends that an earlier process of this worker left behind."""
         self._threads = ThreadPoolExecutor(THREADS, "spool")
 
     @classmethod
-    def open(cls, folder: Path) -> Spool:
+    def open(cls, folder: Path, budget: DiskBudget | None = None) -> Spool:
         """Make or read the folder.
+
+        Args:
+            budget: what jobs may use of the disk; None: what it has.
 
         Raises:
             SetupError: it cannot be made, read or cleaned.
         """
         privatefiles.make_folder(folder)
-        spool = cls(folder)
+        spool = cls(folder, budget)
         try:
             spool._recover()
         except OSError as error:
@@ -181,12 +203,19 @@ class Spool:
 
     def entry(self, attempt_id: int, cap_bytes: int) -> Entry:
         """A place for the output and the end of a new attempt; nothing is written yet."""
-        return Entry(self.folder, attempt_id, cap_bytes)
+        entry = Entry(self.folder, attempt_id, cap_bytes)
+        with self._entries_lock:
+            self._entries.add(entry)
+        return entry
 
-    def missing_bytes(self, cap_bytes: int) -> int:
-        """How many bytes the disk lacks for an attempt with this cap; 0 when it fits."""
-        wanted = 2 * (cap_bytes + len(marker(cap_bytes))) + MIN_FREE_BYTES
-        return max(0, wanted - shutil.disk_usage(self.folder).free)
+    def no_room(self, entry: Entry) -> str:
+        """Set aside what the entry's output can come to, or say why there is no room for it."""
+        lacking = self.budget.lacking_bytes(entry.most_bytes, entry.reserve)
+        return self.budget.shortage(lacking, "the output") if lacking else ""
+
+    def _used_bytes(self) -> int:
+        with self._entries_lock:
+            return sum(entry.used_bytes for entry in self._entries)
 
     def close(self) -> None:
         """End the threads; the files stay for the next start."""
@@ -198,7 +227,7 @@ class Spool:
             end = _read_end(path)
             if end is None:
                 continue
-            entry = Entry(self.folder, end.attempt_id, 0)
+            entry = self.entry(end.attempt_id, 0)
             lengths: dict[Stream, int] = {
                 "stdout": end.finished.stdout_bytes,
                 "stderr": end.finished.stderr_bytes,

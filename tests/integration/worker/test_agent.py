@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,7 @@ from gridx.messages import (
     Sample,
     Started,
 )
+from gridx.services.worker.disk import MIN_FREE_BYTES
 from gridx.services.worker.sandbox.base import RunOutcome
 from gridx.services.worker.spool import marker
 
@@ -222,11 +224,28 @@ async def test_a_worker_without_a_wall_runs_its_owners_jobs_only(grid, join, san
 
 async def test_a_full_disk_refuses_jobs_and_says_so(grid, join, monkeypatch, until):
     agent = await join()
-    monkeypatch.setattr(agent._spool, "missing_bytes", lambda cap: 5 << 20)
+    full = SimpleNamespace(free=MIN_FREE_BYTES)
+    monkeypatch.setattr("gridx.services.worker.disk.shutil.disk_usage", lambda path: full)
     await grid.assign(1)
     await until(lambda: grid.of(Refused), "the refusal")
-    assert grid.of(Refused)[0].reason == "the worker's disk is full: 5 MiB more are needed for the output"
+    assert grid.of(Refused)[0].reason == "the worker's disk is full: 2 MiB more are needed for the output"
     await until(lambda: not agent.running, "nothing to run")
+
+
+async def test_jobs_use_no_more_of_the_disk_than_the_owner_allows(grid, join, sandbox, until):
+    sandbox.script = sandbox.until_cancelled
+    await join(disk_mb=16)
+    await grid.assign(1, output_cap_bytes=5 << 20)
+    await until(lambda: 1 in sandbox.inside, "the job to run")
+    # Ten of sixteen are set aside for what the first may still write.
+    await grid.assign(2, output_cap_bytes=5 << 20)
+    await until(lambda: grid.of(Refused), "the refusal")
+    why = "the worker's owner lets jobs use 16 MiB of the disk: 4 MiB more are needed for the output"
+    assert grid.of(Refused)[0].reason == why
+    await grid.send(Cancel(attempt_ids=[1]))
+    await until(lambda: grid.finished[1], "the first to end")
+    await grid.assign(3, output_cap_bytes=5 << 20)
+    await until(lambda: 3 in sandbox.inside, "the next to run")
 
 
 async def test_a_lease_that_is_not_renewed_ends_with_the_sandbox(grid, join, sandbox, spool, clock, until):
