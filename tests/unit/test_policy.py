@@ -83,18 +83,39 @@ def test_a_gpu_is_one_jobs_alone():
         (Standing(paused=True), "paused", "it is paused"),
         (Standing(unready="no engine"), "unready", "no engine"),
         (Standing(paused=True, unready="no engine"), "paused", "it is paused"),
+        (Standing(paused_here=True, paused=True), "paused", "at the machine, by its owner"),
+        (Standing(closed="outside its hours", unready="no engine"), "closed", "outside its hours"),
+        (Standing(closed="outside its hours", paused=True), "paused", "it is paused"),
         (Standing(draining=True, paused=True), "draining", "it finishes what runs and then leaves"),
     ],
 )
 def test_a_standing_has_one_state_and_its_reason(standing, state, reason):
     assert (standing.state, standing.reason) == (state, reason)
     assert why(standing=standing) == (f"the worker takes nothing new: {reason}" if reason else "")
+    # What comes while somebody wants nothing to come is given back; an engine that is away is a refusal.
+    assert standing.wanted == (state in ("paused", "closed", "draining"))
 
 
 @pytest.mark.parametrize("offer", [offering(own_jobs_only=True), offering(isolated=False)])
 def test_own_jobs_only_is_the_owners_whatever_the_case(offer):
     assert why(offer=offer).startswith("the worker runs jobs of ann only")
     assert why(offer=offer, owner="BOB") == ""
+
+
+def test_jobs_of_named_users_are_taken_and_the_owners():
+    offer = offering(only_users=["Bob", "cid"])
+    assert why(offer=offer) == ""
+    assert why(offer=offer, owner="BOB") == ""
+    assert why(offer=offer, owner="ann") == ""
+    other = msgspec.structs.replace(ONE, owner="dan")
+    told = refusal(other, offer=offer, held=[], owner="ann", standing=Standing())
+    assert told == "the worker does not run jobs of dan: its owner has named others"
+    assert (
+        refusal(
+            msgspec.structs.replace(ONE, owner="ANN"), offer=offer, held=[], owner="ann", standing=Standing()
+        )
+        == ""
+    )
 
 
 def test_caps_are_the_smaller_of_what_is_there_and_what_is_allowed():

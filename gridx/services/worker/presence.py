@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def sessions(text: str, now: float) -> float | None:
     return min(idle, default=None)
 
 
-def _graphical(ask: Ask, displays: Iterable[tuple[Path, str]] = DISPLAYS) -> Presence:
+def _graphical(ask: Ask) -> Presence:
     """What logind knows of graphical sessions; without it nobody does."""
     listed = ask("loginctl", "list-sessions", "--no-legend")
     if listed is not None:
@@ -106,7 +106,7 @@ def _graphical(ask: Ask, displays: Iterable[tuple[Path, str]] = DISPLAYS) -> Pre
         if shown is not None:
             used = sessions(shown, time.monotonic())
             return Presence(float("inf") if used is None else used)
-    for folder, names in displays:
+    for folder, names in DISPLAYS:
         with suppress(OSError):
             if next(folder.glob(names), None) is not None:
                 return Presence(
