@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -74,10 +75,19 @@ def convert(values: Mapping[str, str], kind: type[T]) -> T:
     Raises:
         InvalidField: a parameter is unknown, missing, not of its type or out of range.
     """
+    for name, value in values.items():
+        # Taken for none of a number otherwise. What is not given is left out.
+        if value.lower() == "null" and "str" not in str(_types_of(kind).get(name, "str")):
+            raise InvalidField(f"{name}: null is no value here.", "Leave it out.", field=name)
     try:
         return msgspec.convert(dict(values), kind, strict=False)
     except msgspec.ValidationError as error:
         raise _refusal(error, kind) from None
+
+
+@functools.cache
+def _types_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def decode_worker_frames(data: bytes | str) -> list[WorkerFrame]:

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from kit.hostile import Attacked, Standing, client_of, settings_of
+from kit.hostile import Attacked, Standing, settings_of, signed_in
+
+from gridx.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,10 @@ async def grid(standing_grid: Standing, until) -> AsyncIterator[Attacked]:
     if not standing_grid.alive:
         await asyncio.to_thread(standing_grid.rise)
     standing_grid.volumes |= await asyncio.to_thread(standing_grid.new_volumes)
-    people = [await client_of(standing_grid, name) for name in ("ann", "bob", "admin")]
+    people = [
+        await signed_in(standing_grid, name, Client(standing_grid.url, standing_grid.tokens[name]))
+        for name in ("ann", "bob", "admin")
+    ]
     attacked = Attacked(standing_grid, until, *people)
     try:
         yield attacked

@@ -14,7 +14,7 @@ import docker
 from docker.errors import DockerException
 
 from gridx.client import Client
-from gridx.errors import GridError
+from gridx.errors import Unauthenticated
 from gridx.messages import Job, JobSpec, JobState
 from gridx.services.worker import identity
 
@@ -83,7 +83,7 @@ class Standing:
             if node is not None and node.process.poll() is not None:
                 self.processes.nodes.remove(node)
         if self.coordinator is None or self.coordinator.process.poll() is not None:
-            self.coordinator = self.processes.coordinator(**COORDINATOR, **self.coordinator_settings)
+            self.coordinator = self.processes.coordinator(**{**COORDINATOR, **self.coordinator_settings})
         if self.worker is None or self.worker.process.poll() is not None:
             self.worker = self.processes.worker(
                 "ann", "desk", **{"GRIDX_WORKER_SANDBOX": "auto", **WORKER, **self.worker_settings}
@@ -187,6 +187,7 @@ class Attacked:
         standing = self.standing
         for node in (standing.coordinator, standing.worker):
             assert node.process.poll() is None, f"it has ended:\n{node.text[-4000:]}"
+        await self.sign_in()
         job, stdout, stderr = await self.run("print('alive')")
         assert (job.state, stdout) == (JobState.SUCCEEDED, b"alive\n"), (job.reason, stderr)
         await self.until(self._clean, f"nothing to be left: {await asyncio.to_thread(self._left)}")
@@ -194,6 +195,11 @@ class Attacked:
         assert report.ok, report.findings
         for node in (standing.coordinator, standing.worker):
             assert "Traceback" not in node.text, node.text[-4000:]
+
+    async def sign_in(self) -> None:
+        """Sign the people in anew whose tokens were ended."""
+        for name, person in (("ann", self.ann), ("bob", self.bob), ("admin", self.admin)):
+            await signed_in(self.standing, name, person)
 
     async def _clean(self) -> bool:
         return not await asyncio.to_thread(self._left)
@@ -208,12 +214,11 @@ class Attacked:
         ]
 
 
-async def client_of(standing: Standing, name: str) -> Client:
-    """A client of one of the people; one whose token a test has ended signs in anew."""
-    client = Client(standing.url, standing.tokens[name])
+async def signed_in(standing: Standing, name: str, client: Client) -> Client:
+    """The client of one of the people with a token that holds; where a test ended it, with a new one."""
     try:
         await client.me()
-    except GridError:
+    except Unauthenticated:
         password = standing.processes.admin_password if name == "admin" else PASSWORD
         client.token = standing.tokens[name] = (await client.login(name, password)).token
     return client
@@ -222,5 +227,5 @@ async def client_of(standing: Standing, name: str) -> Client:
 def settings_of(module: Any, name: str) -> Mapping[str, str]:
     """What a module of tests wants to be set otherwise."""
     given = getattr(module, name, {})
-    assert all(key in os.environ or key.startswith("GRIDX_") for key in given), given
+    assert all(key in os.environ or key.startswith(("GRIDX_", "HTTP")) for key in given), given
     return given

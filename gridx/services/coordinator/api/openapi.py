@@ -94,7 +94,8 @@ def _operation(route: Route, schema: Callable[[Any], Json], parts: Json) -> Json
         },
     }
     if body is not None:
-        operation["requestBody"] = {"required": needed, "content": _json(schema(body))}
+        content = {body: {}} if isinstance(body, str) else _json(schema(body))
+        operation["requestBody"] = {"required": needed, "content": content}
     if route.open:
         operation["security"] = []
     return operation
@@ -122,7 +123,7 @@ def _key_header(route: Route) -> list[Json]:
     if not route.keyed:
         return []
     text = "Any text of one's own. What is sent again under it is done once."
-    one: Json = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"}
+    one: Json = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]([ -~]*[!-~])?$"}
     return [{"name": "Idempotency-Key", "in": "header", "description": text, "schema": one}]
 
 

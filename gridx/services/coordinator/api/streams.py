@@ -32,6 +32,7 @@ PER_S: Final = 10.0
 
 
 async def events(call: Call) -> web.StreamResponse:
+    _must_upgrade(call.request)
     hub, caller = call.parts.hub, call.caller
     socket = web.WebSocketResponse(
         heartbeat=HEARTBEAT_S, max_msg_size=MAX_WATCH_BYTES, compress=False, timeout=CLOSE_S
@@ -57,6 +58,7 @@ async def events(call: Call) -> web.StreamResponse:
 
 async def worker(call: Call) -> web.StreamResponse:
     request = call.request
+    _must_upgrade(request)
 
     def close(_: WSCloseCode) -> None:
         # The worker learns why when it comes back and its token is refused.
@@ -65,6 +67,12 @@ async def worker(call: Call) -> web.StreamResponse:
 
     with call.parts.sockets.opened(call.caller, close):
         return await call.parts.channel.handle(request, call.caller.user)
+
+
+def _must_upgrade(request: web.Request) -> None:
+    """Raises BadRequest, in words, for what asks for no WebSocket."""
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        raise BadRequest("This address is a WebSocket.", "Use gridx, or a WebSocket client.")
 
 
 class _Closing:
