@@ -16,6 +16,32 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     return blank + text if right else text + blank
 
 
+def wrap_words(text: str, width: int) -> list[tuple[int, int]]:
+    """As :func:`wrap`, but between words where there are any; blanks at a break stay with the word before."""
+    pieces: list[tuple[int, int]] = []
+    start = 0
+    while start < len(text) or not pieces:
+        end = _reach(text, start, max(1, width))
+        if end < len(text) and text[end] != " ":
+            blank = text.rfind(" ", start, end)
+            end = blank + 1 if blank > start else end
+        while end < len(text) and text[end] == " ":
+            end += 1
+        pieces.append((start, end))
+        start = end
+    return pieces
+
+
+def _reach(text: str, start: int, width: int) -> int:
+    """Where the text that fits ``width`` cells from ``start`` on ends; at least one character on."""
+    used = 0
+    for at in range(start, len(text)):
+        used += 1 if text[at].isascii() else cell_len(text[at])
+        if used > width and at > start:
+            return at
+    return len(text)
+
+
 def wrap(text: str, width: int) -> list[tuple[int, int]]:
     """Where to break a line so that each piece fits ``width`` cells: (start, end) of each, at least one."""
     width = max(1, width)

@@ -125,6 +125,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("ledger", "accounts", "a", "accounts", "Accounts", "Entries, or every account (admins).", True),
     Command("ledger", "audit", "v", "audit", "Audit", "Recompute the whole ledger (admins)."),
     Command("ledger", "copy", "y", "copy", "Copy", "Copy the line."),
+    Command("ledger", "grant", "m", "grant", "Grant", "Make credits for the chosen user (admins).", True),
+    Command("ledger", "new_user", "n", "new_user", "New user", "Make an account (admins).", True),
+    Command("ledger", "password", "w", "password", "Password", "Set the user's password (admins)."),
+    Command("ledger", "disable", "d", "disable", "Close", "Close the account, or open it again (admins)."),
     Command("log", "level", "v", "level", "Level", "Show from the next level on.", True),
     # A job's own screen.
     Command("job", "back", "escape,q", "back", "Back", "Back to the dashboard.", True),

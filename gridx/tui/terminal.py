@@ -112,7 +112,14 @@ def driver_class() -> type[Driver] | None:
     """Textual's driver with a steady file; None where the platform has another way to write."""
     if sys.platform == "win32":
         return None
+    from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
     from textual.drivers.linux_driver import LinuxDriver
+
+    # Alt and a digit go to a pane. Textual takes what terminals send for it as the character that this types
+    # on a Macintosh, so that it would go into the program instead.
+    if isinstance(ANSI_SEQUENCES_KEYS, dict):
+        for digit in range(10):
+            ANSI_SEQUENCES_KEYS.pop(f"\x1b{digit}", None)
 
     class SteadyDriver(LinuxDriver):
         """As Textual's own, but for the file."""
@@ -132,6 +139,11 @@ def driver_class() -> type[Driver] | None:
                 if width and height:
                     return width, height
             return super()._get_terminal_size()
+
+        def stop_application_mode(self) -> None:
+            """Leave an empty screen behind: where it was made larger meanwhile, some terminals keep parts."""
+            self.write("\x1b[0m\x1b[H\x1b[2J")
+            super().stop_application_mode()
 
         def close(self) -> None:
             """Give the terminal back."""

@@ -167,16 +167,62 @@ async def test_credits_are_transferred_and_refusals_are_said_in_the_form(grid, u
 
 
 async def test_an_admin_sees_all_accounts_and_the_audits_verdict(grid, until):
+    await grid.token("ann")
     await grid.token("bob")
-    async with grid.dashboard("ann", role="coordinator", size=(120, 40)) as (app, pilot):
+    async with grid.dashboard("ann", role="viewer", size=(120, 40)) as (app, pilot):
         await until(lambda: app.state.link.connected, "connected", 20)
         assert app.state.admin
         await pilot.press("6", "a")
         await until(lambda: "bob" in picture(app), "the accounts", 20)
+        await shown(app, until, "3 accounts")
         await pilot.press("v")
         await until(lambda: "The audit finds no difference" in picture(app), "the verdict", 20)
-        await pilot.press("a")
-        await until(lambda: "sign-up grant" in picture(app), "entries again", 20)
+
+
+async def test_beside_a_coordinator_accounts_are_shown_and_looked_after(grid, until):
+    await grid.token("ann")
+    async with grid.dashboard("ann", role="coordinator", size=(200, 60)) as (app, pilot):
+        await shown(app, until, "2 accounts")
+        await shown(app, until, "joined")
+
+        async def fill(*values: str) -> None:
+            for value in values:
+                await pilot.press(*value, "enter")
+
+        await pilot.press("6", "n")
+        await shown(app, until, "New user")
+        await fill("zoe", "a long secret", "another one")
+        await shown(app, until, "not the same")
+        await pilot.press(*["backspace"] * 11)
+        await fill("a long secret")
+        await shown(app, until, "3 accounts")
+        ledger = app.desk.pane("ledger")
+        ledger.table.select("zoe")
+        before = ledger.balances["zoe"].balance
+        await pilot.press("m")
+        await shown(app, until, "Grant credits to zoe")
+        await fill("2.5", "a start")
+        await until(lambda: ledger.balances["zoe"].balance == before + 2_500_000, "granted", 20)
+        await pilot.press("d")
+        await shown(app, until, "Close the account of zoe?")
+        await pilot.press("y")
+        await shown(app, until, "zoe (closed)")
+        await pilot.press("d")
+        await until(lambda: not ledger.users["zoe"].disabled, "open again", 20)
+        await pilot.press("w")
+        await shown(app, until, "New password for zoe")
+        await fill("a new secret", "a new secret")
+        await shown(app, until, "zoe has a new password.")
+
+
+async def test_who_is_no_admin_is_offered_nothing_of_accounts(grid, ann, until):
+    session = await ann.register("bob", "a long secret")
+    grid.tokens["bob"] = session.token
+    async with grid.dashboard("bob", role="viewer") as (app, pilot):
+        await until(lambda: app.state.link.connected, "connected", 20)
+        await pilot.press("6", "a", "n", "m")
+        await shown(app, until, "Only an administrator")
+        assert app.screen is app.desk
 
 
 async def test_the_log_is_shown_by_level_and_searched(grid, until):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +14,27 @@ from rich.cells import cell_len
 
 from gridx.config import Role
 from gridx.errors import ConfigError, InvalidField
-from gridx.messages import Entry, Job, JobChanged, JobState, OutputArrived, User, Worker, WorkerChanged
+from gridx.messages import (
+    Entry,
+    EntryPage,
+    Job,
+    JobChanged,
+    JobState,
+    OutputArrived,
+    User,
+    Worker,
+    WorkerChanged,
+)
 from gridx.quantities import parse_cores, parse_mebibytes, parse_seconds
 from gridx.tui import figures
+from gridx.tui.accountbook import DAYS, MAX_ENTRIES, AccountBook, by_day
 from gridx.tui.arrangement import ALL, plan
-from gridx.tui.cells import fit, wrap
+from gridx.tui.cells import fit, wrap, wrap_words
 from gridx.tui.commands import COMMANDS
 from gridx.tui.filters import parse_filter
 from gridx.tui.keymap import read_keymap
 from gridx.tui.logbook import Logbook
 from gridx.tui.look import ATTEMPT_LOOKS, JOB_LOOKS, WORKER_LOOKS
-from gridx.tui.panes.ledger import by_day
 from gridx.tui.plain import plain
 from gridx.tui.state import MAX_JOBS, GridState
 from gridx.tui.transcript import Transcript
@@ -110,6 +120,16 @@ def test_wrapping_loses_nothing(text, width):
 
 
 # -- states, filters, columns ------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=200), st.integers(1, 30))
+def test_wrapping_between_words_loses_nothing_and_cuts_no_word_that_fits(text, width):
+    pieces = wrap_words(text, width)
+    assert "".join(text[start:end] for start, end in pieces) == text
+    for (_, end), (start, _) in pairwise(pieces):
+        assert end == start
+        word = text[text.rfind(" ", 0, start) + 1 : (text + " ").find(" ", start)]
+        assert text[start - 1] == " " or sum(map(cell_len, word)) > width
 
 
 def test_every_state_has_its_own_glyph_and_word():
@@ -313,6 +333,43 @@ def test_a_worker_that_is_silent_becomes_stale_by_the_monotonic_clock():
     state.fold(WorkerChanged(worker=Worker(id=1, name="lab", owner="ann", state="online", last_seen_s=1.0)))
     state.clock.time += 9
     assert state.machines[1].seen_s(state.clock.monotonic()) == 10
+
+
+async def test_the_account_book_reads_only_what_is_new():
+    def entry(id_: int, day: int) -> Entry:
+        return Entry(id_, id_, datetime(2026, 1, day, 12, tzinfo=UTC), "grant", 5)
+
+    have = [entry(n, 1 + n // 40) for n in range(1, 1101)]
+    asked: list[int | None] = []
+
+    async def page(before: int | None) -> EntryPage:
+        asked.append(before)
+        found = [e for e in reversed(have) if before is None or e.id < before][:500]
+        return EntryPage(entries=found, next=found[-1].id if len(found) == 500 else None)
+
+    book, today = AccountBook(), date(2026, 1, 28)
+    await book.read(page, today)
+    assert asked == [None, 601, 101] and book.complete and list(book.entries) == list(range(1100, 0, -1))
+    have.append(entry(1101, 28))
+    await book.read(page, today)
+    assert asked[3:] == [None] and list(book.entries)[:2] == [1101, 1100] and len(book.entries) == 1101
+    assert book.days(today) == DAYS
+
+
+async def test_days_of_which_not_all_is_known_are_not_plotted():
+    have = [
+        Entry(n, n, datetime(2026, 1, 28, 12, tzinfo=UTC) - timedelta(hours=n // 100), "grant", 5)
+        for n in range(1, 9000)
+    ]
+
+    async def page(before: int | None) -> EntryPage:
+        start = before or 0
+        return EntryPage(entries=have[start : start + 500], next=start + 500)
+
+    book = AccountBook()
+    await book.read(page, date(2026, 1, 28))
+    assert len(book.entries) == MAX_ENTRIES and not book.complete
+    assert book.days(date(2026, 1, 28)) in (1, 2)
 
 
 def test_totals_by_day_net_what_was_held_and_given_back():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 
 from textual import on
@@ -18,8 +16,9 @@ from textual.widgets import Input
 from gridx import safetext
 from gridx.credits import format_credits, parse_credits
 from gridx.errors import GridError, InvalidField
-from gridx.messages import Balance, Entry
-from gridx.tui import describe, figures
+from gridx.messages import Balance, Entry, EntryPage, User
+from gridx.tui import account_deeds, describe, figures
+from gridx.tui.accountbook import PAGE, REASONS, AccountBook, by_day
 from gridx.tui.commands import bindings
 from gridx.tui.messages import JobOpened
 from gridx.tui.panes.pane import Finder, Pane
@@ -30,10 +29,8 @@ from gridx.tui.widgets.note import Note
 from gridx.tui.widgets.readout import Readout
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
-PAGE: Final = 300
 ACCOUNTS: Final = 200
 READ_DELAY_S: Final = 0.5
-DAYS: Final = 30
 ENTRIES: Final = (
     Column("at", "when", 8),
     Column("kind", "kind", 8),
@@ -43,29 +40,13 @@ ENTRIES: Final = (
 )
 USERS: Final = (
     Column("user", "user", 12, stretch=True),
-    Column("role", "role", 6, rank=3),
+    Column("role", "role", 6, rank=4),
     Column("balance", "balance", 12, right=True),
     Column("held", "held", 9, rank=1, right=True),
     Column("earned", "earned", 10, rank=2, right=True),
-    Column("spent", "spent", 10, rank=4, right=True),
+    Column("spent", "spent", 10, rank=5, right=True),
+    Column("joined", "joined", 10, rank=3, right=True),
 )
-
-
-def by_day(entries: Sequence[Entry], last: date, days: int) -> tuple[list[int], list[int]]:
-    """What came in and what went out on each of the ``days`` up to ``last``, in microcredits.
-
-    What was held and given back nets to what was spent.
-    """
-    gained: dict[date, int] = defaultdict(int)
-    spent: dict[date, int] = defaultdict(int)
-    for entry in entries:
-        day = entry.at.astimezone().date()
-        if entry.kind in ("hold", "release") or (entry.kind == "transfer" and entry.amount < 0):
-            spent[day] -= entry.amount
-        else:
-            gained[day] += entry.amount
-    span = [last - timedelta(days=n) for n in range(days - 1, -1, -1)]
-    return [max(0, gained[day]) for day in span], [max(0, spent[day]) for day in span]
 
 
 class LedgerPane(Pane):
@@ -76,9 +57,9 @@ class LedgerPane(Pane):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entries: dict[int, Entry] = {}
+        self.book = AccountBook()
         self.balances: dict[str, Balance] = {}
-        self.roles: dict[str, str] = {}
+        self.users: dict[str, User] = {}
         self.words: tuple[str, ...] = ()
         self._accounts = False
         self._verdict: Content | None = None
@@ -97,8 +78,21 @@ class LedgerPane(Pane):
         yield self._said
 
     def on_mount(self) -> None:
-        self._user_table.display = False
+        self._accounts = self.grid.role == "coordinator"  # whoever looks from there sees to all of them
+        self._user_table.display = self._accounts
+        self._entry_table.display = not self._accounts
         self._said.display = False
+
+    @property
+    def entries(self) -> dict[int, Entry]:
+        """One's newest entries, newest first."""
+        return self.book.entries
+
+    @property
+    def user(self) -> User | None:
+        """The account under the cursor, where the accounts are shown."""
+        key = self._user_table.key
+        return self.users.get(key) if self._accounts and isinstance(key, str) else None
 
     @property
     def table(self) -> GridTable:
@@ -131,17 +125,20 @@ class LedgerPane(Pane):
 
     async def _read(self) -> None:
         try:
-            page = await self.grid.client.entries(limit=PAGE)
-            self.entries = {entry.id: entry for entry in page.entries}
-            if self._accounts:
+            await self.book.read(self._page, self._today())
+            if self._accounts and self.state.admin:
                 await self._read_accounts()
         except GridError as error:
             self.grid.tell_error(error)
             return
         self._fill()
 
+    async def _page(self, before: int | None) -> EntryPage:
+        return await self.grid.client.entries(limit=PAGE, before=before)
+
     async def _read_accounts(self) -> None:
-        users = (await self.grid.client.users())[:ACCOUNTS]
+        users = await self.grid.client.users()
+        users = sorted(users, key=lambda user: user.created_at, reverse=True)[:ACCOUNTS]
         gate = asyncio.Semaphore(8)
 
         async def read(name: str) -> Balance:
@@ -150,50 +147,51 @@ class LedgerPane(Pane):
 
         balances = await asyncio.gather(*(read(user.username) for user in users))
         self.balances = {balance.user: balance for balance in balances}
-        self.roles = {user.username: user.role for user in users}
+        self.users = {user.username: user for user in users}
+
+    def _today(self) -> date:
+        return self.grid.clock.now().astimezone().date()
 
     # -- showing -----------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         shown = [entry.id for entry in self.entries.values() if self._passes(entry)]
         self._entry_table.show(shown)
-        names = sorted(self.balances, key=str.casefold)
-        self._user_table.show(names)
+        self._user_table.show([name for name in self.users if self._named(name)])
         self._summary()
 
     def _passes(self, entry: Entry) -> bool:
-        text = f"{entry.kind} {entry.job_id or ''} {entry.note}".casefold()
+        text = f"{entry.kind} {entry.job_id or ''} {_reason(entry)}".casefold()
         return all(word in text for word in self.words)
+
+    def _named(self, name: str) -> bool:
+        return all(word in f"{name} {self.users[name].role}".casefold() for word in self.words)
 
     def _summary(self) -> None:
         balance = self.state.balance
         if balance is None:
             return
-        self.title(
-            f"{len(self.balances)} accounts" if self._accounts else f"of {safetext.line(balance.user)}"
-        )
+        self.title(f"{len(self.users)} accounts" if self._accounts else f"of {safetext.line(balance.user)}")
         width = self._readout.size.width or self.size.width - 2
-        lines = [
-            [
-                Part(" balance ", "muted"),
-                Part(format_credits(balance.balance), "strong"),
-                Part("  held ", "muted"),
-                Part(format_credits(balance.held)),
-            ],
-            [
-                Part(" earned  ", "muted"),
-                Part(format_credits(balance.earned), "success"),
-                Part("  spent ", "muted"),
-                Part(format_credits(balance.spent)),
-            ],
+        self._readout.show([*_totals(balance), *self._plots(width)])
+
+    def _plots(self, width: int) -> list[list[Part]]:
+        """What came in and went out, a column a day."""
+        today = self._today()
+        days = self.book.days(today)
+        sums = by_day(list(self.entries.values()), today, days)
+        words = [
+            f" most {describe.credits_short(max(values))} a day" if any(values) else "" for values in sums
         ]
-        days = min(DAYS, max(1, width - 24))
-        gained, spent = by_day(list(self.entries.values()), self.grid.clock.now().astimezone().date(), days)
-        for label, values in (("in ", gained), ("out", spent)):
+        room = width - 6
+        if room - max(map(len, words)) < min(days, 10):
+            words = ["", ""]
+        days = max(1, min(days, room - max(map(len, words))))
+        lines = []
+        for label, values, most in zip(("in ", "out"), sums, words, strict=True):
             drawn = figures.graph([float(value) for value in values], days, float(max([*values, 1])))
-            most = f" most {describe.credits_short(max(values))} a day" if any(values) else ""
             lines.append([Part(f" {label} ", "muted"), Part(drawn, "primary"), Part(most, "muted")])
-        self._readout.show(lines)
+        return lines
 
     def _cells(self, key: Key) -> Row | None:
         entry = self.entries.get(key) if isinstance(key, int) else None
@@ -207,20 +205,24 @@ class LedgerPane(Pane):
             Cell(entry.kind),
             Cell(f"{sign}{describe.credits_short(entry.amount)}", "success" if entry.amount > 0 else ""),
             Cell(str(entry.job_id or ""), "muted"),
-            Cell(safetext.line(entry.note), "muted"),
+            Cell(_reason(entry), "muted"),
         )
 
     def _user_cells(self, key: Key) -> Row | None:
         balance = self.balances.get(str(key))
         if balance is None:
             return None
+        user = self.users.get(balance.user)
+        if user is None:
+            return None
         return (
-            Cell(safetext.line(balance.user)),
-            Cell(self.roles.get(balance.user, ""), "muted"),
+            Cell(safetext.line(balance.user) + (" (closed)" if user.disabled else "")),
+            Cell(user.role, "muted"),
             Cell(describe.credits_short(balance.balance)),
             Cell(describe.credits_short(balance.held), "muted"),
             Cell(describe.credits_short(balance.earned), "muted"),
             Cell(describe.credits_short(balance.spent), "muted"),
+            Cell(user.created_at.astimezone().strftime("%Y-%m-%d"), "muted"),
         )
 
     # -- acting ------------------------------------------------------------------------------------------
@@ -295,7 +297,33 @@ class LedgerPane(Pane):
         self._user_table.display = self._accounts
         self._entry_table.display = not self._accounts
         self.table.focus()
+        self.refresh_bindings()
         self._read_now()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What is done to an account is done where the accounts are, by administrators."""
+        if action in ("grant", "new_user", "disable", "password"):
+            return self._accounts and self.state.admin
+        return True
+
+    def action_grant(self) -> None:
+        """Make credits for the chosen user."""
+        if self.user is not None:
+            account_deeds.grant(self.grid, self.user, self._read_soon)
+
+    def action_new_user(self) -> None:
+        """Make an account."""
+        account_deeds.create(self.grid, self._read_soon)
+
+    def action_disable(self) -> None:
+        """Close the chosen account, or open it again."""
+        if self.user is not None:
+            account_deeds.toggle(self.grid, self.user, self._read_soon)
+
+    def action_password(self) -> None:
+        """Set another password for the chosen user."""
+        if self.user is not None:
+            account_deeds.password(self.grid, self.user, self._read_soon)
 
     def action_audit(self) -> None:
         """Recompute the whole ledger and show the verdict."""
@@ -311,13 +339,18 @@ class LedgerPane(Pane):
         except GridError as error:
             self._say(Content(safetext.line(str(error), limit=300)))
             return
+        at = f"{self.grid.clock.now().astimezone():%H:%M:%S}"
         counted = f"{report.accounts} accounts, {report.transactions} transactions, {report.jobs} jobs"
         if report.ok:
-            self._say(Content.assemble(("The audit finds no difference", "$success"), f": {counted}."))
+            self._say(
+                Content.assemble(("The audit finds no difference", "$success"), f" at {at}: {counted}.")
+            )
             return
         found = "; ".join(safetext.line(f.message) for f in report.findings[:5])
         self._say(
-            Content.assemble((f"The audit finds {len(report.findings)} differences", "$error"), f": {found}")
+            Content.assemble(
+                (f"The audit finds {len(report.findings)} differences", "$error"), f" at {at}: {found}"
+            )
         )
 
     def _say(self, text: Content) -> None:
@@ -330,3 +363,28 @@ class LedgerPane(Pane):
         row = None if key is None else (self._user_cells(key) if self._accounts else self._cells(key))
         if row is not None:
             self.grid.copy("  ".join(cell.text for cell in row if cell.text), "the line")
+
+
+def _totals(balance: Balance) -> list[list[Part]]:
+    """What one has, in two lines of the same columns."""
+    cells = [format_credits(amount) for amount in (balance.balance, balance.earned)]
+    width = max(map(len, cells))
+    return [
+        [
+            Part(" balance ", "muted"),
+            Part(f"{cells[0]:<{width}}", "strong"),
+            Part("  held  ", "muted"),
+            Part(format_credits(balance.held)),
+        ],
+        [
+            Part(" earned  ", "muted"),
+            Part(f"{cells[1]:<{width}}", "success"),
+            Part("  spent ", "muted"),
+            Part(format_credits(balance.spent)),
+        ],
+    ]
+
+
+def _reason(entry: Entry) -> str:
+    """What an entry is for."""
+    return safetext.line(entry.note) or REASONS[entry.kind]

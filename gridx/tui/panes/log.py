@@ -31,7 +31,7 @@ class LogPane(Pane):
         super().__init__()
         self.level = logging.INFO
         self._seen = 0
-        self.view = LineView(marks=2, empty="Nothing was logged yet.")
+        self.view = LineView(marks=2, empty="Nothing was logged yet.", words=True)
         self.finder = Finder("search", "text; n and N go on and back")
 
     def compose(self) -> ComposeResult:

@@ -34,6 +34,7 @@ from gridx.tui.widgets.bars import Bar, KeyBar, Part
 from gridx.tui.widgets.drawn import Drawn
 from gridx.tui.widgets.editor import Editor
 from gridx.tui.widgets.field import Field
+from gridx.tui.widgets.notice import Notice
 
 FRAME_LINES = 3
 """Lines of the screen that are not the desk's."""
@@ -61,8 +62,9 @@ class Dashboard(Screen[None], Drawn):
         )
         """All panes, in the order of their numbers."""
         self._head = Bar(id="head")
-        self._tab_line = Bar(id="tabs")
+        self._tab_line = Bar(whole=True, id="tabs")
         self._desk = Desk(*self.panes)
+        self._notice = Notice()
         self.recent: list[str] = []
         self.zoomed = False
 
@@ -70,12 +72,14 @@ class Dashboard(Screen[None], Drawn):
         yield self._head
         yield self._tab_line
         yield self._desk
+        yield self._notice
         yield KeyBar(id="keys")
         with Middle(id="too-small"):
             yield Static(id="too-small-text", markup=False)
 
     def on_mount(self) -> None:
         self._header()
+        self._notice.say(self.grid.notice)
         self.go(arrangement.FIRST[self.grid.role])
 
     # -- panes -------------------------------------------------------------------------------------------
@@ -206,11 +210,10 @@ class Dashboard(Screen[None], Drawn):
             shown = self.pane(name).display
             style = "primary reverse strong" if front and name == front.NAME else "" if shown else "muted"
             parts.append(Part(f" {number} {title} ", style, f"pane('{name}')"))
-        counts = []
-        counts += [f"{running} running"] if running else []
+        counts = [f"{running} running"] if running else []
         counts += [f"{waiting} waiting"] if waiting else []
         counts.append(f"{online} worker{'' if online == 1 else 's'}")
-        self._tab_line.show(parts, [Part(f" {' · '.join(counts)} ", "muted")])
+        self._tab_line.show(parts, [Part(f" {count} ", "muted") for count in counts])
 
     def watching(self, job_id: int) -> bool:
         """Whether the user sees this job's output right now."""
@@ -301,7 +304,8 @@ class Dashboard(Screen[None], Drawn):
         """There is nothing to leave unless one is in something."""
         if action == "back":
             finder = self._finder()
-            return isinstance(self.focused, Editor | Field) or self.zoomed or bool(finder and finder.opened)
+            inside = isinstance(self.focused, Editor | Field) or bool(finder and finder.opened)
+            return inside or self.zoomed or self._notice.display
         return True
 
     def _finder(self) -> Finder | None:
@@ -310,7 +314,7 @@ class Dashboard(Screen[None], Drawn):
         return next(iter(pane.query(Finder)), None) if pane is not None else None
 
     def action_back(self) -> None:
-        """Out of a field; then out of a filter; then out of the zoom."""
+        """Out of a filter; then out of a field; then out of the zoom; then the notice goes."""
         focused = self.focused
         pane = self._pane_of(focused)
         if pane is not None:
@@ -327,6 +331,13 @@ class Dashboard(Screen[None], Drawn):
                 self.set_focus(self.submit.query_one("#run", Button))
         elif self.zoomed:
             self.action_zoom()
+        elif self._notice.display:
+            self._notice.close()
+            self.refresh_bindings()
+
+    @on(Notice.Closed)
+    def _notice_closed(self) -> None:
+        self.refresh_bindings()
 
     def toast(self, ended: list[Job]) -> None:
         """Say which of one's jobs ended while one looked elsewhere."""

@@ -27,6 +27,8 @@ class FormField:
     label: str
     value: str = ""
     placeholder: str = ""
+    secret: bool = False
+    """It is not shown as it is typed."""
 
 
 class FormScreen(ModalScreen[str | None]):
@@ -62,7 +64,12 @@ class FormScreen(ModalScreen[str | None]):
             for field in self._fields:
                 with Horizontal(classes="row"):
                     yield Static(field.label, classes="label", markup=False)
-                    yield Field(field.value, placeholder=field.placeholder, id=f"form-{field.name}")
+                    yield Field(
+                        field.value,
+                        placeholder=field.placeholder,
+                        password=field.secret,
+                        id=f"form-{field.name}",
+                    )
             yield Static("", classes="problem", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Close (Esc)", id="no", compact=True)

@@ -15,6 +15,8 @@ from gridx.tui.widgets.drawn import Drawn
 
 FIRST_ACTIONS: Final = ("submit", "back")
 """What stands first in the line of keys, wherever one is."""
+LAST_ACTIONS: Final = ("quit", "help")
+"""What stands last, and is there however narrow the line is: the help has all that had no room."""
 
 
 class Part(NamedTuple):
@@ -26,12 +28,16 @@ class Part(NamedTuple):
 
 
 class Bar(Drawn):
-    """One line of parts from the left, and of parts from the right."""
+    """One line of parts from the left, and of parts from the right.
+
+    Where both do not fit, parts of the right go, the last first; ``whole`` says that all of the left stays.
+    """
 
     DEFAULT_CSS = "Bar { height: 1; width: 100%; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, *, whole: bool = False, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._whole = whole
         self._left: tuple[Part, ...] = ()
         self._right: tuple[Part, ...] = ()
 
@@ -48,11 +54,12 @@ class Bar(Drawn):
         return "".join(part.text for part in (*self._left, *self._right))
 
     def _laid(self) -> Sequence[Part]:
-        """The parts with the blank between left and right; the left gives way where both do not fit."""
+        """The parts with the blank between left and right."""
         width = self.size.width
         right = list(self._right)
         room = width - sum(cell_len(part.text) for part in right)
-        while right and room < width // 3:
+        least = _cells(self._left) if self._whole else width // 3
+        while right and room < least:
             room += cell_len(right.pop(0).text)
         left: list[Part] = []
         for part in self._left:
@@ -113,9 +120,28 @@ class KeyBar(Bar):
             parts += [Part(f" {key}", "primary strong", binding.action), Part(f" {binding.description} ", "")]
         self.show(parts)
 
+    def _laid(self) -> Sequence[Part]:
+        """As many keys as have room with their words, in pairs of key and word; the last ones always."""
+        pairs = [self._left[n : n + 2] for n in range(0, len(self._left), 2)]
+        last = [pair for pair in pairs if pair[0].action in LAST_ACTIONS]
+        room = self.size.width - sum(_cells(pair) for pair in last)
+        kept: list[Part] = []
+        for pair in pairs:
+            if pair in last:
+                continue
+            room -= _cells(pair)
+            if room < 0:
+                break
+            kept += pair
+        return [*kept, *(part for pair in last for part in pair)]
+
     async def act(self, action: str) -> None:
         """Run the action where its binding is."""
         for active in self.screen.active_bindings.values():
             if active.binding.action == action:
                 await self.app.run_action(action, active.node)
                 return
+
+
+def _cells(parts: Sequence[Part]) -> int:
+    return sum(cell_len(part.text) for part in parts)

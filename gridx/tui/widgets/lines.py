@@ -17,7 +17,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
-from gridx.tui.cells import wrap
+from gridx.tui.cells import wrap, wrap_words
 from gridx.tui.commands import bindings
 from gridx.tui.widgets.drawn import Drawn
 
@@ -37,7 +37,13 @@ class Line(NamedTuple):
 
 
 class LineView(ScrollView, Drawn, can_focus=True):
-    """Lines, the newest last. ``marks`` is the width of the column for marks, in cells."""
+    """Lines, the newest last.
+
+    Args:
+        marks: width of the column for marks, in cells.
+        empty: what is shown while there are no lines.
+        words: long lines break between words, as prose does; a program's output breaks where it must.
+    """
 
     BINDINGS = bindings("lines")
     DEFAULT_CSS = """
@@ -75,8 +81,11 @@ class LineView(ScrollView, Drawn, can_focus=True):
             super().__init__(view)
             self.text = text
 
-    def __init__(self, *, marks: int = 0, empty: str = "", id: str | None = None) -> None:
+    def __init__(
+        self, *, marks: int = 0, empty: str = "", words: bool = False, id: str | None = None
+    ) -> None:
         super().__init__(id=id)
+        self._wrap = wrap_words if words else wrap
         self.margin_cells = marks
         self.empty = empty
         self.lines: list[Line] = []
@@ -126,7 +135,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
         index = len(self.lines)
         self.lines.append(line)
         if self._width:
-            self._rows.extend((index, start, end) for start, end in wrap(line.text, self._width))
+            self._rows.extend((index, start, end) for start, end in self._wrap(line.text, self._width))
 
     def _settle(self) -> None:
         if len(self.lines) > MAX_LINES or len(self._rows) > MAX_ROWS:
@@ -145,7 +154,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
         self._rows = [
             (index, start, end)
             for index, line in enumerate(self.lines)
-            for start, end in wrap(line.text, self._width)
+            for start, end in self._wrap(line.text, self._width)
         ]
 
     def _resized(self) -> None:
@@ -154,7 +163,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
             self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 
     def on_resize(self) -> None:
-        width = max(1, self.size.width - self.margin_cells)
+        width = max(1, self.size.width - self.margin_cells - 1)  # the last cell is the scrollbar's
         if width != self._width:
             self._width = width
             self._rewrap()

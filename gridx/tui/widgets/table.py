@@ -220,7 +220,8 @@ class GridTable(ScrollView, Drawn, can_focus=True):
             self.scroll_to(y=self.cursor - window + 1, animate=False, force=True)
 
     def _measure(self) -> None:
-        self._fitted = fit_columns(self.columns, max(0, self.size.width - 1))
+        # A cell for the cursor's mark, and one for the scrollbar, which lies over the last.
+        self._fitted = fit_columns(self.columns, max(0, self.size.width - 2))
         size = Size(self.size.width, len(self.keys) + 1)
         if self.show_vertical_scrollbar and size.height > self.size.height and self.size.height:
             # Only the scrollbar's thumb changes: no reason to lay out the whole screen again.
