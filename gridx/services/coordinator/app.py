@@ -21,6 +21,7 @@ from gridx.services.coordinator.api.call import Parts
 from gridx.services.coordinator.channel import Channel
 from gridx.services.coordinator.doors import Doors
 from gridx.services.coordinator.events import Hub
+from gridx.services.coordinator.files import Files
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
 from gridx.services.coordinator.listeners import STOP_S, Listener, allow_descriptors, bind, url
@@ -105,12 +106,15 @@ class Coordinator:
         jobs.on_failure(self._failed)
         undo.push_async_callback(_within, JOBS_S, "stopping the jobs' dispatcher", jobs.stop)
         await jobs.start()
+        files = Files(store, fleet, settings, clock)
+        undo.callback(files.close)
+        await files.start()
         channel = Channel(jobs, fleet, store, settings, clock)
         metrics.watch(jobs.stats)
         for name, work in (("events", hub.run()), ("accounts", accounts.run()), ("lag", metrics.run())):
             self._run(f"gridx-{name}", work)
 
-        parts = Parts(settings, store, accounts, sockets, hub, fleet, jobs, channel, metrics, folder)
+        parts = Parts(settings, store, accounts, sockets, hub, fleet, jobs, files, channel, metrics, folder)
         listeners = [
             Listener(api.application(parts, table), listening, tls)
             for table, listening in ((api.EVERYBODY, http), (api.WORKERS, workers))

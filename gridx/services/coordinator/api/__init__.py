@@ -18,6 +18,7 @@ from gridx.services.coordinator.api import (
     auth,
     credits,
     errors,
+    files,
     health,
     jobs,
     output,
@@ -37,6 +38,7 @@ USERS: Final[tuple[Route, ...]] = (
     *auth.ROUTES,
     *jobs.ROUTES,
     *output.ROUTES,
+    *files.ROUTES,
     *workers.ROUTES,
     *credits.ROUTES,
     *admin.ROUTES,
@@ -91,7 +93,7 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
     """Answer ``Expect: 100-continue``, but not for a body that will be refused."""
     if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
         return errors.of_http(web.HTTPExpectationFailed())
-    if (request.content_length or 0) <= MAX_BODY_BYTES:
+    if (request.content_length or 0) <= MAX_BODY_BYTES or request.method == hdrs.METH_PUT:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -20,6 +20,7 @@ from gridx.messages import MAX_BODY_BYTES, Wire
 from gridx.services.coordinator.accounts import Accounts
 from gridx.services.coordinator.channel import Channel
 from gridx.services.coordinator.events import Hub
+from gridx.services.coordinator.files import Files
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
 from gridx.services.coordinator.metrics import Metrics
@@ -52,6 +53,7 @@ class Parts:
     hub: Hub
     fleet: Fleet
     jobs: Jobs
+    files: Files
     channel: Channel
     metrics: Metrics
     folder: Path
@@ -111,7 +113,7 @@ class Route:
 
     Attributes:
         says: what it does, in a sentence.
-        takes: the type of the body; None: there is none.
+        takes: the type of the body's JSON, or the media type of another body; None: there is none.
         gives: the type of the answer's JSON, or the media type of another answer; None: nothing.
         status: of the answer when all went well; several where it tells more.
         keyed: whether an ``Idempotency-Key`` makes sending it again safe.
@@ -155,8 +157,7 @@ async def read_body(request: web.Request) -> bytes:
         TooLarge: over ``MAX_BODY_BYTES``, or compressed, which could hide any size.
         BadRequest: it drips, or it is not framed as HTTP says.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise TooLarge("Compressed bodies are not taken.", "Send the JSON as it is.")
+    _refuse_compressed(request)
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     if request.content.is_eof():
@@ -165,21 +166,44 @@ async def read_body(request: web.Request) -> bytes:
         if len(whole) > MAX_BODY_BYTES:
             raise _too_large()
         return whole
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     data = bytearray()
+    async for piece in body_pieces(request):
+        data += piece
+        if len(data) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(data)
+
+
+async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes, of any size; only its sender's time is counted.
+
+    Raises:
+        TooLarge: it is compressed, which could hide any size.
+        BadRequest: it drips, or it is not framed as HTTP says.
+    """
+    _refuse_compressed(request)
+    loop = asyncio.get_running_loop()
+    came = 0
+    waited_s = 0.0
     try:
-        async with asyncio.timeout_at(begun + BODY_GRACE_S) as limit:
-            while chunk := await request.content.readany():
-                data += chunk
-                if len(data) > MAX_BODY_BYTES:
-                    raise _too_large()
-                limit.reschedule(begun + BODY_GRACE_S + len(data) / BODY_BYTES_PER_S)
+        while True:
+            begun = loop.time()
+            async with asyncio.timeout(BODY_GRACE_S + came / BODY_BYTES_PER_S - waited_s):
+                piece = await request.content.readany()
+            if not piece:
+                return
+            waited_s += loop.time() - begun
+            came += len(piece)
+            yield piece
     except TimeoutError:
         raise BadRequest("The body did not arrive in time.", "Send it in one go.") from None
     except web.RequestPayloadError:
         raise BadRequest("The body is not framed as HTTP says.", "Use an HTTP client.") from None
-    return bytes(data)
+
+
+def _refuse_compressed(request: web.Request) -> None:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise TooLarge("Compressed bodies are not taken.", "Send it as it is.")
 
 
 def _too_large() -> TooLarge:

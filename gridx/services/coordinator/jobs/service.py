@@ -200,6 +200,10 @@ class Jobs(WorkerSide):
             return self._view(record)
         return self._view(record, spec_view(record, payload), attempts)
 
+    async def record(self, user: UserRecord, job_id: int) -> JobRecord:
+        """A job as the store has it, for what else belongs to it."""
+        return await self._own(user, job_id)
+
     async def page(
         self,
         user: UserRecord,

@@ -1,4 +1,4 @@
-"""Writing what jobs gave back: files that a worker sends, taken over with the attempt's end, kept for a time."""
+"""Writing what jobs gave back: files that a worker sends, taken over with the end, kept for a time."""
 
 from __future__ import annotations
 

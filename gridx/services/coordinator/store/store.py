@@ -28,6 +28,7 @@ from gridx.services.coordinator.store import (
 from gridx.services.coordinator.store.aside import Aside
 from gridx.services.coordinator.store.backup import back_up
 from gridx.services.coordinator.store.connection import connect_writer, explained, prepare_files
+from gridx.services.coordinator.store.filing import Filing
 from gridx.services.coordinator.store.job_reads import JobReads
 from gridx.services.coordinator.store.lock import FileLock
 from gridx.services.coordinator.store.migrate import look_over, migrate
@@ -80,7 +81,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         return db
 
 
-class Store(Reads, JobReads):
+class Store(Reads, JobReads, Filing):
     """One database file, open. Every write returns after its commit and is safe to cancel.
 
     A write may raise ``Unavailable``: the disk is full (nothing was changed, it recovers by itself), or the
