@@ -58,6 +58,7 @@ from gridx.services.worker.sandbox.base import (
     SandboxStatus,
     StartedHook,
 )
+from gridx.services.worker.sightings import Sensors
 
 RUNTIME = Runtime(name="default", python="3.11", languages=["python"])
 
@@ -376,9 +377,16 @@ async def join(
     monkeypatch.setattr("gridx.services.worker.agent.LAST_WORDS_S", 0.2)
     monkeypatch.setattr("gridx.services.worker.lookout.LOOK_S", 0.05)
     monkeypatch.setattr("gridx.services.worker.lookout.LOOK_UNREADY_S", 0.05)
+    monkeypatch.setattr("gridx.services.worker.steering.WATCH_S", 0.05)
     agents: list[Agent] = []
 
-    async def start(*, password: str | None = "correct horse", token: str | None = None, **changes) -> Agent:
+    async def start(
+        *,
+        password: str | None = "correct horse",
+        token: str | None = None,
+        sensors: Sensors | None = None,
+        **changes,
+    ) -> Agent:
         agent = Agent(
             settings(**changes),
             token=token,
@@ -386,6 +394,7 @@ async def join(
             sandbox=sandbox,
             clock=clock,
             rng=random.Random(1),
+            sensors=sensors,
         )
         agents.append(agent)
         await agent.start()
