@@ -90,15 +90,36 @@ async def _pause(app: GridApp, worker: Worker) -> None:
         app.changed()
 
 
+def give_back(app: GridApp, worker: Worker) -> None:
+    """Free a worker's machine at once, after asking."""
+    _do(app, _give_back(app, worker), "give back")
+
+
+async def _give_back(app: GridApp, worker: Worker) -> None:
+    count = len(worker.jobs)
+    running = "The job that it runs is" if count == 1 else f"The {count} jobs that it runs are"
+    fate = f"{running} killed there and begin anew elsewhere, unpaid." if count else "It runs nothing now."
+    if await app.ask(
+        f"Take worker {worker.id}, {safetext.line(worker.name)}, back now?",
+        f"{fate} It is given no new jobs until it is resumed.",
+        "Give its jobs back",
+    ):
+        app.state.put_worker(await app.client.pause_worker(worker.id, give_back=True))
+        app.changed()
+
+
 def resume_worker(app: GridApp, worker: Worker) -> None:
     """Give a paused worker jobs again."""
     _do(app, _resume(app, worker), "resume")
 
 
 async def _resume(app: GridApp, worker: Worker) -> None:
-    app.state.put_worker(await app.client.resume_worker(worker.id))
+    resumed = await app.client.resume_worker(worker.id)
+    app.state.put_worker(resumed)
     app.changed()
-    app.tell(f"{safetext.line(worker.name)} is given jobs again.")
+    name, reason = safetext.line(worker.name), safetext.line(resumed.state_reason)
+    takes = "is given jobs again" if resumed.state == "online" else f"is not paused, but {resumed.state}"
+    app.tell(f"{name} {takes}{f': {reason}' if reason else ''}.")
 
 
 def drain_worker(app: GridApp, worker: Worker) -> None:

@@ -57,6 +57,7 @@ ATTEMPT_LOOKS: Final[Mapping[AttemptState, Look]] = {
 WORKER_LOOKS: Final[Mapping[str, Look]] = {
     "online": Look("●", "*", "online", "success"),
     "paused": Look("□", "-", "paused", "warning"),
+    "closed": Look("◑", "%", "closed", "muted"),
     "draining": Look("◌", "~", "draining", "warning"),
     "unready": Look("▲", "!", "unready", "error"),
     "offline": Look("○", ".", "offline", "muted"),

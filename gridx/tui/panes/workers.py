@@ -153,6 +153,8 @@ class WorkersPane(Pane):
                     "$foreground 62%",
                 )
             )
+            if offer.rules:
+                said.append((f"\n{safetext.line('; '.join(offer.rules), limit=400)}", "$foreground 62%"))
             said += [
                 (f"\nGPU {safetext.line(gpu.name)}, {figures.mebibytes(gpu.memory_mb)}", "$foreground 62%")
                 for gpu in offer.gpus[:4]
@@ -196,6 +198,11 @@ class WorkersPane(Pane):
         """Pause the chosen worker, after asking."""
         if self.machine is not None:
             deeds.pause_worker(self.grid, self.machine.worker)
+
+    def action_give_back(self) -> None:
+        """Free the chosen worker's machine at once, after asking."""
+        if self.machine is not None:
+            deeds.give_back(self.grid, self.machine.worker)
 
     def action_resume(self) -> None:
         """Resume the chosen worker."""
