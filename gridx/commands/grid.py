@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
-
-from gridx.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from gridx.client import Client
@@ -51,24 +48,10 @@ class Place:
             ConfigError: it is not known where the grid is.
             Unauthenticated: there is nothing to sign in with.
         """
-        from gridx import credentials
-        from gridx.client import Client
+        from gridx.connect import signed_in
 
-        settings = self.settings()
-        url, token = credentials.resolve(settings)
-        async with Client(url, token, timeout_s=settings.client.timeout_s) as grid:
-            if token is not None:
-                yield grid
-                return
-            user, password = settings.client.user, os.environ.get("GRIDX_PASSWORD")
-            if not user or password is None:
-                who = user or "USER"
-                raise Unauthenticated(f"Nobody is signed in at {grid.url}.", f"Type: gridx login {who}")
-            grid.token = (await grid.login(user, password, label="gridx")).token
-            try:
-                yield grid
-            finally:
-                await grid.logout()
+        async with signed_in(self.settings()) as grid:
+            yield grid
 
 
 def with_grid(function: Callable[Concatenate[Client, P], Awaitable[int]]) -> Callable[P, int]:
