@@ -20,15 +20,13 @@ MAX_OUTPUT_FILES: Final = 2000
 
 # Not absolute, no empty, "." or ".." part, no control character, backslash or mark that turns text around, no
 # part over 255 characters. A colon is left out because Windows takes it for a drive or a stream.
-FilePath = Annotated[
-    str,
-    Meta(
-        max_length=1000,
-        pattern=r"\A(?!/)(?:(?!\.{1,2}(?:/|\Z))"
-        r"[^/\\:\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,255}"
-        r"(?:/(?!\Z)|\Z))+\Z",
-    ),
-]
+PATH_PATTERN: Final = (
+    r"\A(?!/)(?:(?!\.{1,2}(?:/|\Z))"
+    r"[^/\\:\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,255}"
+    r"(?:/(?!\Z)|\Z))+\Z"
+)
+MAX_PATH: Final = 1000
+FilePath = Annotated[str, Meta(max_length=MAX_PATH, pattern=PATH_PATTERN)]
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 """SHA-256 in lower-case hexadecimal digits."""
 

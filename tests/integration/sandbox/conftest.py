@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from gridx.config import WorkerSettings
+from gridx.messages import FileCaps, InputFile, OutputFile
 from gridx.services.worker.sandbox.base import RunOutcome, RunRequest, Sandbox
 from gridx.services.worker.sandbox.docker import DockerSandbox
 from gridx.services.worker.sandbox.process import ProcessSandbox
@@ -25,6 +27,12 @@ class Result:
     outcome: RunOutcome
     stdout: bytes
     stderr: bytes
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What came back of ``out/``, where it was small enough to keep."""
+
+    @property
+    def left(self) -> dict[str, str]:
+        return {left.path: left.why for left in self.outcome.left}
 
     @property
     def how(self) -> str:
@@ -37,6 +45,33 @@ class Result:
     def ok(self) -> Result:
         assert self.how == "succeeded", (self.outcome, self.stderr.decode(errors="replace"))
         return self
+
+
+class Kept:
+    """Takes a job's files; keeps the first MiB of each."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self._path, self._data, self._size, self._hash = "", bytearray(), 0, hashlib.sha256()
+
+    async def begin(self, path: str) -> None:
+        self._path, self._data, self._size, self._hash = path, bytearray(), 0, hashlib.sha256()
+
+    async def write(self, data: bytes) -> None:
+        assert 0 < len(data) <= 1 << 16
+        self._size += len(data)
+        self._hash.update(data)
+        self._data += data[: max(0, (1 << 20) - len(self._data))]
+
+    async def end(self) -> OutputFile:
+        self.files[self._path] = bytes(self._data)
+        return OutputFile(path=self._path, sha256=self._hash.hexdigest(), size=self._size)
+
+    async def drop(self) -> None:
+        self._path = ""
+
+
+OUT = FileCaps(total_bytes=256 << 20, files=1000, depth=16)
 
 
 @dataclass
@@ -67,8 +102,24 @@ class Box:
         }
         return RunRequest(**{**defaults, **fields})
 
-    async def run(self, code: str, *, cancel: asyncio.Event | None = None, **fields: Any) -> Result:
-        """Run a program to its end, keeping its output."""
+    async def run(
+        self,
+        code: str,
+        *,
+        cancel: asyncio.Event | None = None,
+        inputs: dict[str, Path] | None = None,
+        **fields: Any,
+    ) -> Result:
+        """Run a program to its end, keeping its output and what it leaves in ``out/``."""
+        kept_files = Kept()
+        given = tuple((_input(path, place), place) for path, place in (inputs or {}).items())
+        fields = {
+            "inputs": given,
+            "outputs": ("*",),
+            "out_files": OUT,
+            "files": kept_files,
+            **fields,
+        }
         kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
         async def sink(stream: str, data: bytes) -> None:
@@ -82,7 +133,17 @@ class Box:
 
         request = self.request(code, **fields)
         outcome = await self.sandbox.run(request, sink, started, cancel or asyncio.Event())
-        return Result(outcome, bytes(kept["stdout"]), bytes(kept["stderr"]))
+        return Result(outcome, bytes(kept["stdout"]), bytes(kept["stderr"]), kept_files.files)
+
+
+def _input(path: str, place: Path) -> InputFile:
+    """What would be announced of a file; nobody looks at its digest any more here."""
+    return InputFile(
+        path=path,
+        sha256="0" * 64,
+        size=place.stat().st_size,
+        executable=bool(place.stat().st_mode & 0o100),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ async def test_a_program_sees_its_arguments_its_environment_and_nothing_of_the_w
         "GRIDX_JOB": "7",
         "GRIDX_ATTEMPT": "3",
     }
-    assert (folder, names) == ("/job", ["job.py"])
+    assert (folder, sorted(names)) == ("/job", ["job.py", "out"])
 
 
 async def test_the_libraries_of_the_runtime_work_with_threads(box):
@@ -317,7 +317,7 @@ for path in ("/etc/passwd", "/usr/bin/python3", "/proc/sys/kernel/hostname", "/s
     except OSError: pass
 """
     found = set((await box.run(code)).ok().lines)
-    assert found == {"/tmp", "/job", "/dev/shm"}
+    assert found == {"/tmp", "/job", "/job/out", "/dev/shm"}
 
 
 async def test_no_address_can_be_reached(box):

@@ -58,7 +58,7 @@ os._exit(0)
     look = """
 import json, os
 print(json.dumps({
-    "tmp": os.listdir("/tmp"), "job": os.listdir("/job"), "shm": os.listdir("/dev/shm"),
+    "tmp": os.listdir("/tmp"), "job": sorted(os.listdir("/job")), "shm": os.listdir("/dev/shm"),
     "mqueue": os.listdir("/dev/mqueue"),
     "sysv": [len(open(f"/proc/sysvipc/{k}").readlines()) for k in ("shm", "sem", "msg")],
     "processes": sorted(int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()),
@@ -71,7 +71,7 @@ print(json.dumps({
     found = json.loads((await box.run(look)).ok().stdout)
     assert found == {
         "tmp": [],
-        "job": ["job.py"],
+        "job": ["job.py", "out"],
         "shm": [],
         "mqueue": [],
         "sysv": [1, 1, 1],

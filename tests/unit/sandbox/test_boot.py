@@ -109,7 +109,10 @@ class Supervisor:
 
     def ask(self, code: str, **changes: object) -> None:
         header = {
+            "language": "python",
             "args": [],
+            "inputs": [],
+            "wanted": None,
             "env": {},
             "folder": str(self.folder),
             "alone": False,

@@ -7,11 +7,14 @@ is a result, never an exception; what keeps the machine from running it is ``San
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
-from gridx.messages import Outcome, Runtime, Stream
+from gridx.messages import FileCaps, InputFile, LeftFile, Outcome, OutputFile, Runtime, Stream
+
+NOTHING_BACK = FileCaps(total_bytes=0, files=0, depth=1)
 
 FLOOD_FACTOR = 64
 """An attempt that writes this many times its output cap to one stream is ended: it floods."""
@@ -28,6 +31,26 @@ class Meter:
         self.cpu_ms = max(self.cpu_ms, cpu_ms)
 
 
+class FileSink(Protocol):
+    """Takes the files that a job left in ``out/``, one after the other. Awaiting it is the back-pressure.
+
+    Raises:
+        OSError: the disk is full; the attempt is then broken.
+    """
+
+    async def begin(self, path: str) -> None:
+        """A file begins; its path was checked."""
+
+    async def write(self, data: bytes) -> None:
+        """Its next bytes, at most 64 KiB."""
+
+    async def end(self) -> OutputFile:
+        """It is whole."""
+
+    async def drop(self) -> None:
+        """It is not, and does not count."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """One attempt, checked against the worker's own caps before it gets here.
@@ -39,6 +62,10 @@ class RunRequest:
         owner: whose job it is; a warm place is used again for the same owner only.
         meter: kept up to date while the attempt runs.
         number: which of the job's attempts this is, from 1; the job sees it as ``GRIDX_ATTEMPT``.
+        inputs: files for the job's folder, each with the place on this machine where its bytes are.
+        outputs: patterns of the names below ``out/`` that are wanted back; none: nothing is.
+        out_files: how much may come back.
+        files: takes what comes back; None: nothing is wanted.
     """
 
     attempt_id: int
@@ -56,6 +83,10 @@ class RunRequest:
     output_cap_bytes: int
     pids: int = 64
     number: int = 1
+    inputs: tuple[tuple[InputFile, Path], ...] = ()
+    outputs: tuple[str, ...] = ()
+    out_files: FileCaps = NOTHING_BACK
+    files: FileSink | None = None
     meter: Meter = field(default_factory=Meter, compare=False)
 
 
@@ -64,7 +95,8 @@ class RunOutcome:
     """How an attempt ended.
 
     ``exit_code`` and ``signal`` are the job's own, at most one of them set. Both are unset when the worker
-    ended the job. What went to the sink is the sink's to count, marker included.
+    ended the job. What went to the sink is the sink's to count, marker included. ``files`` went to the
+    sink of files, ``left`` stayed behind.
     """
 
     outcome: Outcome
@@ -74,6 +106,8 @@ class RunOutcome:
     wall_ms: int = 0
     cpu_ms: int | None = None
     peak_memory_bytes: int | None = None
+    files: tuple[OutputFile, ...] = ()
+    left: tuple[LeftFile, ...] = ()
 
 
 OutputSink = Callable[[Stream, bytes], Awaitable[None]]
@@ -111,6 +145,9 @@ class Sandbox(Protocol):
 
     async def status(self) -> SandboxStatus:
         """Look at the engine now; quick, never raises for an engine that is away."""
+
+    def unfit(self, inputs: Sequence[InputFile], memory_mb: int) -> str:
+        """Why files like these do not go into the folder of a job with so much memory; empty when they do."""
 
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event

@@ -5,13 +5,17 @@ container it is PID 1: nothing inside can kill or trace it. What it writes are f
 
     kind (1 byte), length (4 bytes, big-endian), payload
     R ready, S the job's code begins, O stdout, E stderr, U usage so far, X the end
+    N the job's files could not be written, so it does not begin
+    C the job has ended, its files are next: F a file, D its data, G its end, L what stays behind
 
-What it reads is a request: two lengths (4 bytes each), a JSON header, the job's code. One at a time; the end
-of stdin, or a byte while a job runs, means that the job is to end or the worker is gone: all is killed.
+What it reads is a request: two lengths (4 bytes each), a JSON header, the job's code, the bytes of its files.
+One at a time. A byte while a job runs means that its time is over; the end of stdin, that nobody wants it any
+more: all is killed.
 
-The job is a fork of this process: the interpreter is warm, so a job starts in a millisecond. The job's
-descriptors are /dev/null and two pipes into this process, so it can forge no frame. This process is not
-dumpable, so that the job, which has the same user id, can open nothing below /proc/1.
+A Python job is a fork of this process: the interpreter is warm, so it starts in a millisecond. A job in
+another language is such a fork that runs the language's own interpreter. The job's descriptors are /dev/null
+and two pipes into this process, so it can forge no frame. This process is not dumpable, so that the job,
+which has the same user id, can open nothing below /proc/1.
 """
 
 from __future__ import annotations
@@ -32,7 +36,11 @@ import struct
 import sys
 import time
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Run ahead of this text, in the same namespace.
+    from gridx.services.worker.sandbox.porter import collect, receive
 
 PROTOCOL = 1
 CHUNK = 1 << 16
@@ -43,6 +51,12 @@ WATCH_EVERY_S = 0.1
 CLEAN_WITHIN_S = 3.0
 DRAIN_WITHIN_S = 1.0
 LINUX = sys.platform == "linux"
+LANGUAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "python": ("job.py", ()),
+    "bash": ("job.sh", ("bash", "--")),
+    "javascript": ("job.js", ("node",)),
+}
+"""The program's file, and the command that runs it; Python runs right here."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
@@ -92,6 +106,7 @@ def read_request() -> dict[str, Any] | None:
         return None
     request: dict[str, Any] = json.loads(header)
     request["code"] = code.decode("utf-8", "surrogatepass")
+    request["program"], request["command"] = LANGUAGES[request["language"]]
     return request
 
 
@@ -304,10 +319,11 @@ def become_job(request: dict[str, Any], out: int, err: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
             continue
-    # As every Python program has them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)
+    if not request["command"]:
+        # As every Python program has them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_IGN)
     os.setsid()
     if LINUX:
         libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -336,13 +352,31 @@ def become_job(request: dict[str, Any], out: int, err: int) -> None:
                 continue
     os.umask(0o022)
     os.chdir(request["folder"])
+    if request["command"]:
+        run_command(request)
     os.environ.clear()
     os.environ.update(request["env"])
 
 
+def run_command(request: dict[str, Any]) -> None:
+    """Become the interpreter of the program's language, as this process finds it. Never returns."""
+    command, *options = request["command"]
+    for folder in os.get_exec_path():
+        try:
+            os.execve(
+                os.path.join(folder, command),
+                [command, *options, request["program"], *request["args"]],
+                request["env"],
+            )
+        except OSError:
+            continue
+    os.write(2, f"There is no {command} in this runtime.\n".encode())
+    os._exit(127)
+
+
 def run_code(request: dict[str, Any]) -> None:
     """Run the program as ``python -u job.py`` would, and end this process as it would end. Never returns."""
-    path = os.path.join(request["folder"], "job.py")
+    path = os.path.join(request["folder"], request["program"])
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     # Unbuffered, so that output is seen as it comes and none is lost in a crash or a kill. Lone surrogates
     # pass as bytes.
@@ -494,7 +528,10 @@ class Watch:
 
 
 def memory_error(tail: bytes) -> bool:
-    """Whether the last line of stderr is the traceback's of a MemoryError, numpy's own kind included."""
+    """Whether stderr ends as a program does that got no memory: with the traceback of a MemoryError, numpy's
+    own kind included, or with the last words of Node."""
+    if b"FATAL ERROR:" in tail and b"JavaScript heap out of memory" in tail:
+        return True
     lines = tail.strip().splitlines()
     name = lines[-1].split(b":")[0].rpartition(b".")[2] if lines else b""
     return name in (b"MemoryError", b"_ArrayMemoryError")
@@ -503,8 +540,15 @@ def memory_error(tail: bytes) -> bool:
 def run(request: dict[str, Any], wake: int, at_first: list[Any]) -> bool:
     """Run one job to its end. Returns True in the fork that is to become the job, else False."""
     folder = request["folder"]
-    with open(os.path.join(folder, "job.py"), "w", encoding="utf-8", errors="surrogatepass") as file:
+    with open(
+        os.path.join(folder, request["program"]), "w", encoding="utf-8", errors="surrogatepass"
+    ) as file:
         file.write(request["code"])
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(folder, "out"))
+    if trouble := receive(folder, request["inputs"], lambda most: os.read(0, most)):
+        send(b"N", {"why": trouble})
+        return False
     out, out_in = os.pipe()
     err, err_in = os.pipe()
     watch = Watch(request)
@@ -517,7 +561,7 @@ def run(request: dict[str, Any], wake: int, at_first: list[Any]) -> bool:
     send(b"S")
     pumps = {out: Pump(out, b"O", request), err: Pump(err, b"E", request)}
     try:
-        flooded = follow(pumps, wake, watch)
+        flooded, wanted = follow(pumps, wake, watch)
         code = os.waitstatus_to_exitcode(watch.status) if watch.status is not None else None
     finally:
         gone = kill_all(watch)
@@ -529,6 +573,9 @@ def run(request: dict[str, Any], wake: int, at_first: list[Any]) -> bool:
         while poll.poll(max(0, (end - time.monotonic()) * 1000)) and pump.seen <= pump.flood and pump.move():
             pass
         os.close(fd)
+    if wanted and request["wanted"] is not None:
+        send(b"C")
+        collect(os.path.join(folder, "out"), request["wanted"], send)
     dirt = "" if gone else "processes stay"
     if request["clean"] and not dirt:
         dirt = clean(request["clean"], at_first)
@@ -548,8 +595,12 @@ def run(request: dict[str, Any], wake: int, at_first: list[Any]) -> bool:
     return False
 
 
-def follow(pumps: dict[int, Pump], wake: int, watch: Watch) -> str:
-    """Pump until the main process has ended or something ends it; the stream that flooded, or ""."""
+def follow(pumps: dict[int, Pump], wake: int, watch: Watch) -> tuple[str, bool]:
+    """Pump until the main process has ended or something ends it.
+
+    Returns:
+        The stream that flooded, or "", and whether somebody still wants what the job leaves.
+    """
     poll = select.poll()
     for fd in (0, wake, *pumps):
         poll.register(fd, select.POLLIN)
@@ -558,7 +609,7 @@ def follow(pumps: dict[int, Pump], wake: int, watch: Watch) -> str:
     while True:
         for fd, _ in poll.poll(WATCH_EVERY_S * 1000):
             if fd == 0:
-                return ""
+                return "", bool(os.read(0, 1))
             if fd == wake:
                 os.read(wake, 4096)
                 watch.look()
@@ -566,13 +617,13 @@ def follow(pumps: dict[int, Pump], wake: int, watch: Watch) -> str:
             elif not pumps[fd].move():
                 poll.unregister(fd)
             elif pumps[fd].seen > pumps[fd].flood:
-                return "stdout" if pumps[fd].kind == b"O" else "stderr"
+                return "stdout" if pumps[fd].kind == b"O" else "stderr", True
         now = time.monotonic()
         if watch.status is None and now >= next_look:
             watch.look()
             next_look = now + WATCH_EVERY_S
         if watch.status is not None or watch.broke:
-            return ""
+            return "", True
         if now >= next_usage:
             send(b"U", watch.usage())
             next_usage = now + USAGE_EVERY_S
@@ -613,7 +664,7 @@ def serve() -> dict[str, Any] | None:
                 return None
             if run(request, wake, at_first):
                 return request
-    except WorkerGone:
+    except (WorkerGone, EOFError):
         return None
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gridx.messages import InputFile
 from gridx.services.worker.sandbox.engine import EngineFacts
+from gridx.services.worker.sandbox.inflow import names, room_bytes
 from gridx.services.worker.sandbox.runtimes import RuntimeImage
 from gridx.services.worker.sandbox.supervisor import DEFAULT_PATH, LOADER
 
@@ -39,10 +41,31 @@ OOM_SCORE: Final = 500
 CPU_SHARES: Final = 128
 """An eighth of the usual weight: the machine's owner comes first."""
 FILES: Final = 256
+SPARE_NAMES: Final = 64
+"""Files and folders that a job can make in its folder however many it was given."""
 PAUSE_MEMORY: Final = 64 * MIB
 PAUSE_PIDS: Final = 8
 # A closed connection within a slot would be remembered for a minute, and be seen by the slot's next job.
 PAUSE_SYSCTLS: Final = {"net.ipv4.tcp_max_tw_buckets": "0"}
+
+# What engines hide of the kernel, the newer ones' too: no engine's own list is shorter for being old. And the
+# machine's pressure, which a job could wait for.
+MASKED: Final = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 # Sleeps for ever; holds a network namespace without any network that the containers of one slot join. The
 # engine needs 100 ms to make one, and 0 to join it.
@@ -55,12 +78,14 @@ class Limits:
 
     Attributes:
         bucket_mb: memory that its temporary file systems are sized by; see :func:`bucket`.
+        job_mb: the size of the job's folder.
     """
 
     memory_mb: int
     cpu_millis: int
     pids: int
     bucket_mb: int
+    job_mb: int
 
 
 def bucket(memory_mb: int) -> int:
@@ -72,18 +97,59 @@ def bucket(memory_mb: int) -> int:
     return 1 << (memory_mb.bit_length() - 1)
 
 
-def limits_of(memory_mb: int, cpu_millis: int, pids: int) -> Limits:
-    """Limits with the bucket that belongs to them."""
-    return Limits(memory_mb, cpu_millis, pids, bucket(memory_mb))
+def limits_of(memory_mb: int, cpu_millis: int, pids: int, inputs: Sequence[InputFile] = ()) -> Limits:
+    """Limits with the bucket that belongs to them, and a folder for the job that its input files fit into.
+
+    Where they would take more than half of the usual folder it is made larger, up to the whole memory but
+    what a program needs. Such a container is not one of those that wait.
+    """
+    usual = max(4, bucket(memory_mb) * 3 // 8)
+    if 2 * room_bytes(inputs) > usual * MIB:
+        return Limits(memory_mb, cpu_millis, pids, bucket(memory_mb), memory_mb - _program_mb(memory_mb) // 2)
+    return Limits(memory_mb, cpu_millis, pids, bucket(memory_mb), usual)
+
+
+def _program_mb(memory_mb: int) -> int:
+    """What is kept free of input files: for the program, its supervisor, and what it writes."""
+    return max(20, memory_mb // 8)
+
+
+def unfit(inputs: Sequence[InputFile], memory_mb: int) -> str:
+    """Why files like these do not go into the folder of a job with so much memory; empty when they do.
+
+    Files lie in memory, which is all the room there is in a container.
+    """
+    needed = room_bytes(inputs)
+    room_mb = memory_mb - _program_mb(memory_mb)
+    if needed > room_mb * MIB:
+        needed_mb = -(-needed // MIB)
+        ask = max(needed_mb + 20, needed_mb * 8 // 7 + 1)
+        return (
+            f"The inputs take {needed_mb:,} MiB and the job has {memory_mb:,} MiB of memory, in which they "
+            f"lie; ask for more memory_mb: at least {ask:,}, and what the program itself needs."
+        )
+    count, most = names(inputs), _inodes(bucket(memory_mb))
+    if count > most - SPARE_NAMES:
+        return (
+            f"The inputs are {count:,} files and folders; with {memory_mb:,} MiB of memory a job can have "
+            f"{most - SPARE_NAMES:,}. Ask for more memory_mb, or put them into an archive."
+        )
+    return ""
+
+
+def _inodes(bucket_mb: int) -> int:
+    return max(1024, min(65536, bucket_mb * 32))
 
 
 def tmpfs(limits: Limits) -> dict[str, str]:
-    """The only writable places. They count into the memory limit, so all of them together fit into it: a job
-    that fills them is told that the disk is full, and not killed for its memory."""
-    tmp, job = limits.bucket_mb * 3 // 8, max(4, limits.bucket_mb // 8)
-    inodes = max(1024, min(65536, limits.bucket_mb * 32))
+    """The only writable places. They count into the memory limit. The usual ones together fit into half of
+    it: a job that fills them is told that the disk is full, and not killed for its memory."""
     options = "rw,nosuid,nodev,noexec,size={}m,nr_inodes={},mode=1777"
-    return {TMP: options.format(tmp, inodes), JOB_FOLDER: options.format(job, inodes)}
+    inodes = _inodes(limits.bucket_mb)
+    return {
+        TMP: options.format(max(4, limits.bucket_mb // 8), inodes),
+        JOB_FOLDER: options.format(limits.job_mb, inodes),
+    }
 
 
 @functools.cache
@@ -111,6 +177,8 @@ def _host(facts: EngineFacts, oci_runtime: str) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp()}"],
         "ReadonlyRootfs": True,
+        "MaskedPaths": list(MASKED),
+        "ReadonlyPaths": list(READ_ONLY),
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "PidMode": "",
@@ -161,7 +229,7 @@ def job_container(
     host |= {
         "NetworkMode": f"container:{pause_id}",
         "Tmpfs": tmpfs(limits),
-        "Ulimits": _ulimits(limits.bucket_mb * 3 // 8 * MIB),
+        "Ulimits": _ulimits(limits.job_mb * MIB),
         **update_of(limits, facts),
     }
     if gpus:
@@ -200,7 +268,7 @@ def pause_container(
         "DnsSearch": ["."],
         "Sysctls": PAUSE_SYSCTLS,
         "Ulimits": _ulimits(0),
-        **update_of(Limits(PAUSE_MEMORY // MIB, 100, PAUSE_PIDS, 0), facts),
+        **update_of(Limits(PAUSE_MEMORY // MIB, 100, PAUSE_PIDS, 0, 0), facts),
     }
     return {
         "Image": image.id,

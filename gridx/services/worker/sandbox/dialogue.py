@@ -14,26 +14,39 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
+from gridx import safetext
 from gridx.errors import SandboxBroken
-from gridx.messages import Outcome, Stream
+from gridx.messages import LeftFile, Outcome, OutputFile, Stream
 from gridx.services.worker.sandbox.base import OutputSink, RunOutcome, RunRequest, StartedHook
+from gridx.services.worker.sandbox.collection import Collection
 from gridx.services.worker.sandbox.frames import (
     Began,
+    Collecting,
     End,
+    FileBegins,
+    FileData,
+    FileEnds,
     Frame,
     FrameError,
     FrameParser,
+    Left,
+    NotBegun,
     Output,
     Ready,
     Usage,
     Witnessed,
 )
-from gridx.services.worker.sandbox.supervisor import flood_limit
+from gridx.services.worker.sandbox.inflow import pieces
+from gridx.services.worker.sandbox.supervisor import collect_within_s, flood_limit
 
 READY_WITHIN_S: Final = 60.0
 """From a sandbox's start to its supervisor's first word; the first use of an image reads it from disk."""
 BEGIN_WITHIN_S: Final = 30.0
-"""From the request to the job's first instruction."""
+"""From the request, or the last piece of its files, to the job's first instruction."""
+COLLECT_GRACE_S: Final = 30.0
+"""How much longer than it was told to take a supervisor may collect files."""
+TIME_IS_OVER: Final = b"T"
+"""Told to a supervisor, this ends its job; what the job left is still wanted."""
 SILENCE_S: Final = 10.0
 """The supervisor speaks every second; after this silence somebody is asked whether it can still be heard."""
 YIELD_WITHIN_S: Final = 0.7
@@ -141,6 +154,10 @@ class Ending:
     usage: Usage | None
     wall_ms: int
     began: bool
+    not_begun: str = ""
+    """Why the job's files could not be written."""
+    files: tuple[OutputFile, ...] = ()
+    left: tuple[LeftFile, ...] = ()
 
 
 class Dialogue:
@@ -163,13 +180,16 @@ class Dialogue:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._line, self._request, self._started = line, request, started
+        self._collection = Collection(request)
         self._sink = CappedSink(sink, request.output_cap_bytes)
         self._kill, self._check, self._monotonic = kill, check, monotonic
         self._began = asyncio.Event()
+        self._program_ended = asyncio.Event()
         self._began_at = self._ended_at = 0.0
-        self._heard_at = monotonic()
-        self._listens = True
+        self._heard_at = self._put_at = monotonic()
+        self._listens = False
         self._end: End | None = None
+        self._not_begun = ""
         self._usage: Usage | None = None
 
     async def run(self, encoded: bytes, cancel: asyncio.Event) -> Ending:
@@ -184,7 +204,7 @@ class Dialogue:
         try:
             how = await self._watch(follow, cancelled, began)
             if how != "ended":
-                await self._stop(follow)
+                await self._stop(follow, collect=how == "timed_out")
             elif (error := follow.exception()) is not None:
                 raise error
         finally:
@@ -192,23 +212,31 @@ class Dialogue:
             for task in (follow, cancelled, began):
                 task.cancel()
             await asyncio.gather(follow, cancelled, began, return_exceptions=True)
-        if how == "ended" and self._end is None:
+        if how == "ended" and self._end is None and not self._not_begun:
             how = "vanished"
+        await self._collection.give_up()
         ended_at = self._ended_at or self._monotonic()
         wall_ms = round((ended_at - self._began_at) * 1000) if self._began.is_set() else 0
-        return Ending(how, self._end, self._usage, wall_ms, self._began.is_set())
+        return Ending(
+            how,
+            self._end,
+            self._usage,
+            wall_ms,
+            self._began.is_set(),
+            self._not_begun,
+            self._collection.files,
+            self._collection.left,
+        )
 
     async def _watch(
         self, follow: asyncio.Task[None], cancelled: asyncio.Task[bool], began: asyncio.Task[bool]
     ) -> How:
-        deadline = self._monotonic() + BEGIN_WITHIN_S
         asked = self._heard_at
         while True:
             waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {follow, cancelled}
             if not self._began.is_set():
                 waiting.add(began)
-            else:
-                deadline = self._began_at + self._request.timeout_s
+            deadline = self._deadline()
             until = min(deadline, max(self._heard_at, asked) + SILENCE_S)
             await asyncio.wait(
                 waiting, timeout=max(0.0, until - self._monotonic()), return_when=asyncio.FIRST_COMPLETED
@@ -218,10 +246,11 @@ class Dialogue:
             if cancelled.done():
                 return "cancelled"
             now = self._monotonic()
-            if self._began.is_set():
-                if now >= self._began_at + self._request.timeout_s:
+            if now >= self._deadline():
+                if self._program_ended.is_set():
+                    raise SandboxBroken("The sandbox did not give the job's files out in time.")
+                if self._began.is_set():
                     return "timed_out"
-            elif now >= deadline:
                 raise SandboxBroken(f"The sandbox did not begin the job within {BEGIN_WITHIN_S:.0f} s.")
             if self._listens and now >= max(self._heard_at, asked) + SILENCE_S:
                 asked = now
@@ -229,10 +258,34 @@ class Dialogue:
             elif not self._listens:
                 asked = now
 
-    async def _stop(self, follow: asyncio.Task[None]) -> None:
-        """Have the supervisor end the job, which gives exact figures; then kill, whatever it did."""
-        await self._line.channel.end_input()
-        await asyncio.wait({follow}, timeout=YIELD_WITHIN_S)
+    def _deadline(self) -> float:
+        """When what is under way has to be over: putting the job and its files, running it, collecting."""
+        if self._program_ended.is_set():
+            return self._ended_at + self._collect_within_s()
+        if self._began.is_set():
+            return self._began_at + self._request.timeout_s
+        return self._put_at + BEGIN_WITHIN_S
+
+    def _collect_within_s(self) -> float:
+        return collect_within_s(self._request) + COLLECT_GRACE_S
+
+    async def _stop(self, follow: asyncio.Task[None], *, collect: bool) -> None:
+        """Have the supervisor end the job, which gives exact figures; then kill, whatever it did.
+
+        Args:
+            collect: what the job left is still wanted.
+        """
+        if collect and self._request.outputs and self._request.files is not None:
+            with contextlib.suppress(OSError):
+                await self._line.channel.send(TIME_IS_OVER)
+            ended = asyncio.create_task(self._program_ended.wait())
+            await asyncio.wait({follow, ended}, timeout=YIELD_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if self._program_ended.is_set():
+                await asyncio.wait({follow}, timeout=self._collect_within_s())
+        if not follow.done():
+            await self._line.channel.end_input()
+            await asyncio.wait({follow}, timeout=YIELD_WITHIN_S)
         if self._ended_at == 0:
             self._ended_at = self._monotonic()
         if not follow.done():
@@ -243,7 +296,11 @@ class Dialogue:
         # What a supervisor that does not listen still has to say, maybe why, is read below.
         with contextlib.suppress(OSError):
             await self._line.channel.send(encoded)
-        while self._end is None:
+            async for piece in pieces(self._request.inputs):
+                self._put_at = self._monotonic()
+                await self._line.channel.send(piece)
+        self._put_at = self._heard_at = self._monotonic()
+        while self._end is None and not self._not_begun:
             self._listens = True
             frames = await self._line.frames()
             self._listens = False
@@ -252,10 +309,11 @@ class Dialogue:
             self._heard_at = self._monotonic()
             for frame in frames:
                 await self._take(frame)
-        self._ended_at = self._monotonic()
+        if not self._program_ended.is_set():
+            self._ended_at = self._monotonic()
 
     async def _take(self, frame: Frame) -> None:
-        if self._end is not None:
+        if self._end is not None or self._not_begun:
             raise SandboxBroken("The sandbox's supervisor went on after the end of its job.")
         match frame:
             case Began():
@@ -270,7 +328,15 @@ class Dialogue:
             case End():
                 self._end = frame
                 self._request.meter.read(frame.cpu_ms)
+                if not self._program_ended.is_set():
+                    self._ended_at = self._monotonic()
+            case NotBegun(why):
+                self._not_begun = why or "no reason was given"
+            case Collecting():
                 self._ended_at = self._monotonic()
+                self._program_ended.set()
+            case FileBegins() | FileData() | FileEnds() | Left():
+                await self._collection.take(frame)
             case Ready() | Witnessed():
                 raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
 
@@ -294,7 +360,7 @@ def signal_name(number: int) -> str:
 
 
 def out_of_memory(request: RunRequest, ending: Ending) -> RunOutcome:
-    """The attempt needed more memory than it has. Where nobody was left to say its peak, that was the limit."""
+    """The attempt needed more memory than it has. Where nobody is left to say its peak, that is the limit."""
     peak = (ending.end.peak if ending.end else 0) or request.memory_mb << 20
     judged = outcome(
         ending,
@@ -316,6 +382,8 @@ def outcome(ending: Ending, kind: Outcome, reason: str = "") -> RunOutcome:
         wall_ms=ending.wall_ms,
         cpu_ms=measured.cpu_ms if measured else None,
         peak_memory_bytes=measured.peak if measured else None,
+        files=ending.files if kind != "cancelled" else (),
+        left=ending.left if kind != "cancelled" else (),
     )
 
 
@@ -325,6 +393,13 @@ def judge(request: RunRequest, ending: Ending) -> RunOutcome:
         return outcome(ending, "cancelled")
     if ending.how == "timed_out":
         return outcome(ending, "timed_out", f"It ran longer than its {request.timeout_s} s.")
+    if ending.not_begun:
+        why = safetext.line(ending.not_begun)
+        return outcome(
+            ending,
+            "failed",
+            f"Its input files could not be put into its folder: {why}. More memory_mb makes more room.",
+        )
     end = ending.end
     if end is None:
         raise SandboxBroken("The sandbox ended without a word.")
@@ -337,7 +412,7 @@ def judge(request: RunRequest, ending: Ending) -> RunOutcome:
         return outcome(ending, "failed", f"It had more than {request.pids} processes and was ended.")
     if end.exit_code == 0:
         return outcome(ending, "succeeded")
-    if end.oom_kills or (end.memory_error and end.exit_code == 1):
+    if end.oom_kills or (end.memory_error and (end.exit_code == 1 or end.signal == signals.SIGABRT)):
         return out_of_memory(request, ending)
     if end.signal is not None:
         return outcome(ending, "failed", f"It was ended by {signal_name(end.signal)}.")

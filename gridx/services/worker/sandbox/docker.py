@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from gridx import safetext
 from gridx.config import WorkerSettings
 from gridx.errors import EngineMissing, SandboxBroken, SetupError
+from gridx.messages import InputFile
 from gridx.services.worker.sandbox.base import (
     OutputSink,
     RunOutcome,
@@ -18,7 +20,7 @@ from gridx.services.worker.sandbox.base import (
     SandboxStatus,
     StartedHook,
 )
-from gridx.services.worker.sandbox.container import JOB_FOLDER, TMP
+from gridx.services.worker.sandbox.container import JOB_FOLDER, TMP, unfit
 from gridx.services.worker.sandbox.dialect import dialect_of
 from gridx.services.worker.sandbox.dialogue import Dialogue, Ending, judge, out_of_memory, outcome
 from gridx.services.worker.sandbox.engine import Engine, EngineAway, find_engine, lacks, remedy, warnings
@@ -105,6 +107,9 @@ class DockerSandbox:
             },
             gpus=self._dialect.gpus,
         )
+
+    def unfit(self, inputs: Sequence[InputFile], memory_mb: int) -> str:
+        return unfit(inputs, memory_mb)
 
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event

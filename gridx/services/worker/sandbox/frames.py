@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gridx.messages import Stream
+from gridx.messages.files import FilePath
 
 PROTOCOL: Final = 1
 _HEADER: Final = 5
@@ -84,18 +85,98 @@ class End(Struct, frozen=True, forbid_unknown_fields=True):
     oom_kills: _Counter
 
 
-Frame = Witnessed | Ready | Began | Output | Usage | End
+class NotBegun(Struct, frozen=True, forbid_unknown_fields=True):
+    """The job's files could not be written into its folder."""
 
-_LIMITS: Final = {b"W": CHUNK, b"R": 1024, b"S": 0, b"O": CHUNK, b"E": CHUNK, b"U": 1024, b"X": 8192}
+    why: Annotated[str, Meta(max_length=2000)]
+
+
+class Collecting(Struct, frozen=True):
+    """The job has ended; what it left in its ``out`` folder follows."""
+
+
+class FileBegins(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of so many bytes follows."""
+
+    path: FilePath
+    size: _Counter
+
+
+class FileData(Struct, frozen=True):
+    """The next bytes of the file."""
+
+    data: bytes
+
+
+class FileEnds(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file is over; ``why`` says why it is not whole, and is empty when it is."""
+
+    why: Annotated[str, Meta(max_length=1000)]
+
+
+class Left(Struct, frozen=True, forbid_unknown_fields=True):
+    """Something in the ``out`` folder that does not come, and why."""
+
+    path: Annotated[str, Meta(max_length=1000)]
+    why: Annotated[str, Meta(max_length=1000)]
+
+
+Frame = (
+    Witnessed
+    | Ready
+    | NotBegun
+    | Began
+    | Output
+    | Usage
+    | Collecting
+    | FileBegins
+    | FileData
+    | FileEnds
+    | Left
+    | End
+)
+
+_LIMITS: Final = {
+    b"W": CHUNK,
+    b"R": 1024,
+    b"N": 16384,
+    b"S": 0,
+    b"O": CHUNK,
+    b"E": CHUNK,
+    b"U": 1024,
+    b"C": 0,
+    b"F": 16384,
+    b"D": CHUNK,
+    b"G": 8192,
+    b"L": 16384,
+    b"X": 8192,
+}
 _STREAMS: Final[dict[bytes, Stream]] = {b"O": "stdout", b"E": "stderr"}
-_KINDS: Final[dict[bytes, type[Witnessed | Ready | Usage | End]]] = {
+_BARE: Final[dict[bytes, type[Began | Collecting]]] = {b"S": Began, b"C": Collecting}
+_KINDS: Final[
+    dict[bytes, type[Witnessed | Ready | NotBegun | Usage | FileBegins | FileEnds | Left | End]]
+] = {
     b"W": Witnessed,
     b"R": Ready,
+    b"N": NotBegun,
     b"U": Usage,
+    b"F": FileBegins,
+    b"G": FileEnds,
+    b"L": Left,
     b"X": End,
 }
 # What may come after what; a place that is used again goes from the end of one job to the next one.
-_NEXT: Final = {"": b"WR", "W": b"R", "R": b"S", "S": b"OEUX", "X": b"S"}
+_NEXT: Final = {
+    "": b"WR",
+    "W": b"R",
+    "R": b"NS",
+    "N": b"",
+    "S": b"OEUCX",
+    "C": b"FLX",
+    "F": b"DG",
+    "G": b"FLX",
+    "X": b"NS",
+}
 
 
 class FrameParser:
@@ -131,7 +212,7 @@ class FrameParser:
                 if len(self._buffer) < end:
                     break
                 frames.append(self._frame(kind, bytes(self._buffer[start + _HEADER : end])))
-                if kind in b"WRSX":
+                if kind in b"WRNSCFGX":
                     self._state = kind.decode()
                 start = end
         finally:
@@ -142,8 +223,10 @@ class FrameParser:
     def _frame(kind: bytes, payload: bytes) -> Frame:
         if kind in _STREAMS:
             return Output(_STREAMS[kind], payload)
-        if kind == b"S":
-            return Began()
+        if kind == b"D":
+            return FileData(payload)
+        if kind in _BARE:
+            return _BARE[kind]()
         try:
             return msgspec.json.decode(payload, type=_KINDS[kind])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

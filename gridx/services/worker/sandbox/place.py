@@ -157,7 +157,9 @@ class Builder:
     def fits(self, place: Place, limits: Limits) -> bool:
         """Whether a place that waits has these limits or can be given them."""
         return place.limits == limits or (
-            self._dialect.resizes and place.limits.bucket_mb == limits.bucket_mb
+            self._dialect.resizes
+            and place.limits.bucket_mb == limits.bucket_mb
+            and place.limits.job_mb == limits.job_mb
         )
 
     async def resize(self, place: Place, limits: Limits) -> None:

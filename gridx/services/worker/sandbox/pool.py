@@ -137,7 +137,9 @@ class Pool:
     # -- taking ----------------------------------------------------------------------------------------------
 
     async def _take(self, request: RunRequest, image: RuntimeImage) -> Place:
-        limits = limits_of(request.memory_mb, request.cpu_millis, request.pids)
+        limits = limits_of(
+            request.memory_mb, request.cpu_millis, request.pids, [file for file, _ in request.inputs]
+        )
         if request.gpus:
             return self._given(await self._cold(request, image, limits), request)
         while (place := self._fitting(self._idle, image, limits, request.owner)) is not None or (
@@ -155,7 +157,8 @@ class Pool:
                     raise
                 continue
             return self._given(place, request)
-        self._wanted[image.id] = limits
+        if limits.job_mb == limits_of(limits.memory_mb, limits.cpu_millis, limits.pids).job_mb:
+            self._wanted[image.id] = limits
         self._wake.set()
         return self._given(await self._cold(request, image, limits), request)
 

@@ -23,7 +23,7 @@ import psutil
 
 from gridx import safetext
 from gridx.errors import EngineMissing, SandboxBroken
-from gridx.messages import Runtime
+from gridx.messages import InputFile, Runtime
 from gridx.services.worker.sandbox import bubblewrap
 from gridx.services.worker.sandbox.base import (
     OutputSink,
@@ -151,6 +151,10 @@ class ProcessSandbox:
             warnings=self._warnings,
             details={"interpreter": sys.executable, "bubblewrap": self._bwrap or "no"},
         )
+
+    def unfit(self, inputs: Sequence[InputFile], memory_mb: int) -> str:
+        # They lie on the disk, which the worker's own budget is for.
+        return ""
 
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event

@@ -7,8 +7,9 @@ import json
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from gridx.messages.files import MAX_PATH, PATH_PATTERN
 from gridx.services.worker.sandbox.base import FLOOD_FACTOR, RunRequest
 
 # The fixed command of every sandbox: reads programs from stdin one after the other. The last, which stays, is
@@ -32,11 +33,16 @@ MIN_FLOOD: Final = 1 << 16
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
+COLLECT_S: Final = 60.0
+COLLECT_BYTES_PER_S: Final = 4 << 20
+"""How long files may take to come out: so long, and longer by what this pace makes of their cap."""
+
+
 @functools.cache
 def greeting() -> bytes:
-    """What goes first into a new sandbox's stdin: the supervisor itself."""
-    source = Path(__file__).with_name("boot.py").read_bytes()
-    return struct.pack(">I", len(source)) + source
+    """What goes first into a new sandbox's stdin: the supervisor, ahead of it what it carries files with."""
+    sources = [Path(__file__).with_name(name).read_bytes() for name in ("porter.py", "boot.py")]
+    return b"".join(struct.pack(">I", len(source)) + source for source in sources)
 
 
 @functools.cache
@@ -91,11 +97,37 @@ def environment(request: RunRequest, around: Surroundings) -> dict[str, str]:
     }
 
 
+def collect_within_s(request: RunRequest) -> float:
+    """How long what the job leaves may take to come out."""
+    return COLLECT_S + request.out_files.total_bytes / COLLECT_BYTES_PER_S
+
+
+def _wanted(request: RunRequest) -> dict[str, Any] | None:
+    """What is wanted of the job's ``out`` folder, as the supervisor reads it."""
+    if request.files is None or not request.outputs:
+        return None
+    return {
+        "patterns": list(request.outputs),
+        "name": PATH_PATTERN,
+        "longest": MAX_PATH,
+        "bytes": request.out_files.total_bytes,
+        "files": request.out_files.files,
+        "depth": request.out_files.depth,
+        "within_s": collect_within_s(request),
+    }
+
+
 def encode_request(request: RunRequest, around: Surroundings) -> bytes:
-    """One job, as the supervisor reads it."""
+    """One job, as the supervisor reads it; the bytes of its files follow."""
     header = json.dumps(
         {
+            "language": request.language,
             "args": list(request.args),
+            "inputs": [
+                {"path": file.path, "size": file.size, "executable": file.executable}
+                for file, _ in request.inputs
+            ],
+            "wanted": _wanted(request),
             "env": environment(request, around),
             "folder": around.folder,
             "alone": around.alone,
