@@ -345,6 +345,15 @@ RUBY = replace(machine(2), runtimes=(Runtime(name="ruby", python="3.13", languag
         ),
         (why(need(), machine(3, only_users=frozenset({"ann"})), owner_name="ann"), ""),
         (
+            why(need(), machine(closed="closed", why="outside its hours; it opens at 18:00")),
+            "the only worker that could run it takes nothing now "
+            "(closed: outside its hours; it opens at 18:00)",
+        ),
+        (
+            why(need(), machine(closed="closed", why="x"), machine(2, closed="paused", why="y")),
+            "the only 2 workers that could run it take nothing now (1 closed, 1 paused)",
+        ),
+        (
             obstacle(job(1), [machine()], running=1234, most=1000).seen_by(5),
             "its owner has 1,234 running, and a user may have 1,000 at once",
         ),

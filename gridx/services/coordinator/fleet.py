@@ -305,7 +305,7 @@ class Fleet:
         self._changed()
 
     def _machine(self, member: Member, now: float) -> Machine:
-        closed = self._closed(member, now)
+        closed, why = self._closed(member, now)
         machine = member.machine
         if machine is None:
             offer = member.offer
@@ -324,16 +324,20 @@ class Fleet:
                 free_memory_mb=memory,
                 free_gpus=tuple(gpus),
                 only_users=member.only_users,
+                why=why,
             )
-        elif machine.closed != closed:
-            machine = member.machine = replace(machine, closed=closed)
+        elif (machine.closed, machine.why) != (closed, why):
+            machine = member.machine = replace(machine, closed=closed, why=why)
         return machine
 
-    def _closed(self, member: Member, now: float) -> str:
-        state, _ = self._state(member, now)
+    def _closed(self, member: Member, now: float) -> tuple[str, str]:
+        """Why the worker takes nothing new, in a word and in a sentence."""
+        state, reason = self._state(member, now)
         if state != "online":
-            return state
-        return "pausing after failures" if member.backoff.left_s(now) > 0 else ""
+            return state, reason
+        if member.backoff.left_s(now) > 0:
+            return "pausing after failures", f"the last was that {member.backoff.why}"
+        return "", ""
 
     @staticmethod
     def _state(member: Member, now: float) -> tuple[State, str]:

@@ -266,7 +266,7 @@ async def test_a_sample_is_answered_with_its_number(engine, ann):
     assert engine.fleet.worker(worker.id).state == "unready"
     assert engine.fleet.worker(worker.id).state_reason == "the engine is away"
     job = await engine.submit(ann)
-    assert job.reason == "the only worker that could run it takes nothing now (1 unready)"
+    assert job.reason == "the only worker that could run it takes nothing now (unready: the engine is away)"
 
 
 async def test_of_what_a_message_says_of_the_worker_itself_the_last_word_counts(

@@ -21,7 +21,7 @@ async def test_owners_steer_their_machines_and_others_do_not(engine, ann, bob):
 
     assert (await engine.jobs.pause_worker(ann, worker.id)).state == "paused"
     job = await engine.submit(ann)
-    assert "(1 paused)" in job.reason
+    assert "(paused: by its owner)" in job.reason
     await engine.stop()
     await engine.start()
     back = worker.again()

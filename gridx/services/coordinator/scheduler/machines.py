@@ -26,6 +26,7 @@ class Machine:
     Attributes:
         private: it runs its owner's jobs only.
         closed: why it takes nothing new now ("paused", "draining"); empty when it does.
+        why: the reason for that, in words for people.
         only_users: folded names of the users whose jobs it takes, its owner among them; none: everybody's.
     """
 
@@ -41,6 +42,7 @@ class Machine:
     free_memory_mb: int
     free_gpus: tuple[str, ...]
     only_users: frozenset[str] = frozenset()
+    why: str = ""
 
     @property
     def reserved(self) -> bool:

@@ -63,6 +63,9 @@ def obstacle(
         return Obstacle(f"{_only(len(able))} refused it just now; it will be offered again", False)
     taking = [machine for machine in allowed if not machine.closed]
     if not taking:
+        if len(allowed) == 1 and allowed[0].why:
+            state = f"{allowed[0].closed}: {allowed[0].why}"
+            return Obstacle(f"{_only(1)} takes nothing now ({state})", False)
         states = Counter(machine.closed for machine in allowed)
         listed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         takes = "takes" if len(allowed) == 1 else "take"
