@@ -75,6 +75,10 @@ class CreditSettings(Section, frozen=True):
     """``[credits]``: grants and prices, in credits."""
 
     signup_grant: Credits = Decimal(100)
+    signup_grants_per_address: Annotated[int, Meta(ge=0)] = 20
+    """Users of one address that get it in a day; further ones start with nothing."""
+    signup_grants_per_day: Annotated[int, Meta(ge=0)] = 200
+    signup_grants_total: Annotated[int, Meta(ge=0)] | None = None
     core_hour: Credits = Decimal(1)
     gib_hour: Credits = Decimal("0.1")
     gpu_hour: Credits = Decimal(10)

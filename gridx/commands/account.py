@@ -57,6 +57,8 @@ def login(place: Place, user: str, register: bool, invite: str, password_file: P
                 session = await grid.login(user, password, label=label)
             credentials.remember(grid.url, session)
             printing.out(printing.one_line(f"Signed in as {session.user.username} at {grid.url}."))
+            if session.notice:
+                printing.note(session.notice)
 
     asyncio.run(main())
     return EXIT_OK

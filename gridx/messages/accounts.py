@@ -38,11 +38,12 @@ class User(Wire, frozen=True):
 
 
 class Session(Wire, frozen=True):
-    """A fresh token; it is shown this once."""
+    """A fresh token; it is shown this once. ``notice`` is for the person, where there is something to say."""
 
     token: str
     expires_at: datetime
     user: User
+    notice: str = ""
 
 
 class TokenInfo(Wire, frozen=True):

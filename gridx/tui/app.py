@@ -136,6 +136,8 @@ class GridApp(App[None]):
                 known = self.state.user.username if self.state.user else self.settings.client.user
                 session = await self.push_screen_wait(SignInScreen(problem, known))
                 self.client.token = session.token
+                if session.notice:
+                    self.tell(session.notice, severity="warning")
                 if self.remember is not None:
                     try:
                         self.remember(self.client.url, session)

@@ -26,9 +26,9 @@ def test_every_route_is_described(route):
     assert told["summary"].endswith("."), "Route(says=...) is missing"
     good = [response for status, response in told["responses"].items() if status[0] in "12"]
     assert good
-    if route.status == (200,):
+    if route.status == (200,) and route.method != "HEAD":
         assert "content" in good[0], "Route(gives=...) is missing"
-    if route.method in ("PUT", "POST", "PATCH"):
+    if route.method in ("POST", "PATCH"):
         named = "body(" in _source(route.handler) or "read_body" in _source(route.handler)
         assert named == ("requestBody" in told), "Route(takes=...) says otherwise than the handler"
     assert (told.get("security") == []) == route.open

@@ -22,9 +22,11 @@ import msgspec
 
 from gridx import safetext
 from gridx.clock import Clock
-from gridx.config import Settings, microcredits
+from gridx.config import Settings
 from gridx.errors import Conflict, Forbidden, GridError, InvalidField, NotFound, Unauthenticated
-from gridx.messages import Register, Session, TokenInfo, User, UserName, UserUpdate
+from gridx.messages import Microcredits, Register, Session, TokenInfo, User, UserName, UserUpdate
+from gridx.services.coordinator import weak
+from gridx.services.coordinator.grants import NOTE, SignUpGrants
 from gridx.services.coordinator.guessing import GuessLimits
 from gridx.services.coordinator.passwords import Passwords
 from gridx.services.coordinator.sockets import CHANGED, Caller, Sockets
@@ -70,7 +72,7 @@ class Accounts:
         self._sockets = sockets
         self._settings = settings.auth
         self._role = settings.role
-        self._grant = microcredits(settings.credits.signup_grant)
+        self._grants = SignUpGrants(store, settings.credits, clock)
         self._clock = clock
         self._passwords = Passwords(
             threads=settings.auth.hash_threads, memory_mb=settings.auth.hash_memory_mb
@@ -210,12 +212,13 @@ class Accounts:
 
     # -- sessions -----------------------------------------------------------------------------------------
 
-    async def register(self, body: Register) -> Session:
-        """Make a user by their own wish, with the sign-up grant, and sign them in.
+    async def register(self, body: Register, address: str) -> Session:
+        """Make a user by their own wish, with the sign-up grant if there is one left, and sign them in.
 
         Raises:
             Forbidden: registration is closed, or the invite is not one.
             Conflict: the name is taken.
+            InvalidField: the password would be guessed soon.
         """
         mode = self._settings.registration
         if mode == "closed":
@@ -231,15 +234,26 @@ class Accounts:
                 "Registering here needs an invite, and this is none.",
                 "Ask whoever runs the grid for an invite code.",
             )
-        user = await self.create(body)
-        return await self.open_session(user, body.label)
+        stored = await self._hash_of_new(body)
+        async with self._grants.gift(address) as gift:
+            user = await self._make(body, stored, gift.amount)
+            gift.given = True
+        if gift.notice:
+            log.warning("%s from %s got no sign-up grant: a cap is reached", user.username, address)
+        return msgspec.structs.replace(await self.open_session(user, body.label), notice=gift.notice)
 
     async def create(self, body: Register) -> UserRecord:
-        """Make a user with the sign-up grant. Raises Conflict when the name is taken."""
+        """Make a user by an administrator's wish, with the sign-up grant. Raises as :meth:`register`."""
+        return await self._make(body, await self._hash_of_new(body), self._grants.amount)
+
+    async def _hash_of_new(self, body: Register) -> str:
         if await self._store.user_by_name(body.username) is not None:
             raise _taken(body.username)
-        stored = await self._passwords.hash(body.password.encode())
-        user = await self._store.create_user(body.username, stored, grant=self._grant, note="sign-up grant")
+        weak.check(body.username, body.password)
+        return await self._passwords.hash(body.password.encode())
+
+    async def _make(self, body: Register, stored: str, grant: Microcredits) -> UserRecord:
+        user = await self._store.create_user(body.username, stored, grant=grant, note=NOTE)
         log.info("user %s was made", user.username)
         return user
 
@@ -292,7 +306,7 @@ class Accounts:
             role: Literal["user", "admin"] = "admin" if self._role == "standalone" else "user"
             with contextlib.suppress(Conflict):
                 user = await self._store.create_user(
-                    name, NO_PASSWORD, role=role, grant=self._grant, note="sign-up grant"
+                    name, NO_PASSWORD, role=role, grant=self._grants.amount, note=NOTE
                 )
             user = user or await self._found(name)
         _refuse_disabled(user)
@@ -322,6 +336,7 @@ class Accounts:
                 )
         stored = None
         if change.password is not None:
+            weak.check(user.username, change.password)
             stored = await self._passwords.hash(change.password.encode())
         updated = await self._store.update_user(
             user.id, role=change.role, disabled=change.disabled, password_hash=stored

@@ -21,8 +21,8 @@ MAX_REMEMBERED: Final = 20_000
 """Pairs and addresses that are kept; the longest untouched are forgotten first."""
 
 
-class _Failures:
-    """Moments of failures by key, within a window."""
+class Window:
+    """Moments by key, such as failures of an address, within a time."""
 
     def __init__(self, most: int, window_s: float) -> None:
         self._most = most
@@ -31,12 +31,12 @@ class _Failures:
 
     def wait_s(self, key: str, now: float) -> float:
         """Seconds until one more attempt is allowed; 0: at once."""
-        times = self._by_key.get(key)
-        if times is None:
-            return 0.0
+        times = self._by_key.get(key, deque())
         while times and times[0] <= now - self._window_s:
             times.popleft()
-        return times[0] + self._window_s - now if len(times) >= self._most else 0.0
+        if len(times) < self._most:
+            return 0.0
+        return times[0] + self._window_s - now if times else self._window_s
 
     def add(self, key: str, now: float) -> None:
         self._by_key.setdefault(key, deque()).append(now)
@@ -82,8 +82,8 @@ class GuessLimits:
     """
 
     def __init__(self, *, failures: int, window_s: float, clock: Clock) -> None:
-        self._pairs = _Failures(failures, window_s)
-        self._addresses = _Failures(failures * ADDRESS_FACTOR, window_s)
+        self._pairs = Window(failures, window_s)
+        self._addresses = Window(failures * ADDRESS_FACTOR, window_s)
         self._welcome: OrderedDict[str, None] = OrderedDict()
         self._clock = clock
 

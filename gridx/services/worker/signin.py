@@ -118,6 +118,8 @@ class SignIn:
             self._token = saved.token if saved else None
         if self._token is None:
             session = await self._by_password(http)
+            if session.notice:
+                log.warning("%s", safetext.line(session.notice, limit=500))
             await asyncio.to_thread(self._saved.save, self.url, credentials.of_session(session))
             self._token = session.token
             self._refused_fresh = True

@@ -12,7 +12,7 @@ from gridx.services.coordinator.api.call import Call, Parts, Route, address, not
 
 async def register(parts: Parts, request: web.Request) -> web.Response:
     body = messages.decode(await read_body(request), Register)
-    return reply(await parts.accounts.register(body), 201)
+    return reply(await parts.accounts.register(body, address(request)), 201)
 
 
 async def login(parts: Parts, request: web.Request) -> web.Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from gridx.messages import Microcredits
 from gridx.services.coordinator.store import rows
-from gridx.services.coordinator.store.models import Account, Posting, Token, User, Worker
+from gridx.services.coordinator.store.models import Account, Posting, Token, Transaction, User, Worker
 from gridx.services.coordinator.store.orm import MAX_ID, Reader, Statement, bounded, storable
 from gridx.services.coordinator.store.postings import no_such_user
 from gridx.services.coordinator.store.records import (
@@ -33,6 +35,8 @@ _ENTRIES = Statement(
     lambda: Posting.filter(account__user_id=0, id__lt=0).order_by("-id").limit(1).values_list(*rows.ENTRY)
 )
 
+_GRANT_TIMES = Statement(lambda: Transaction.filter(kind="grant", note="").values_list("at"))
+
 
 class Reads:
     """What is asked of users, tokens, workers and accounts; part of ``Store``."""
@@ -54,6 +58,10 @@ class Reads:
     async def users(self) -> list[UserRecord]:
         """All users, oldest first."""
         return [rows.user_record(row) for row in await self._reader.rows(_USERS)]
+
+    async def grant_times(self, note: str) -> list[datetime]:
+        """When each grant with a note was given; its user may have got another one."""
+        return [rows.moment(at) for (at,) in await self._reader.rows(_GRANT_TIMES, "grant", note)]
 
     async def token_by_digest(self, digest: bytes) -> tuple[TokenRecord, UserRecord] | None:
         """The token with this SHA-256 and its user; None also when it was revoked. Expiry is not checked."""
