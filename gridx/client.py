@@ -19,6 +19,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from gridx.client_events import EventStream, open_events
+from gridx.client_files import ClientFiles
 from gridx.client_follow import FollowedOutput, Patience, follow_attempts
 from gridx.client_wire import Wire
 from gridx.errors import InvalidField, Unreachable
@@ -56,7 +57,7 @@ AUDIT_S: Final = 600.0
 """A recomputation of everything may take this long."""
 
 
-class Client:
+class Client(ClientFiles):
     """A connection to one coordinator, as one user.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gridx.client_wire import Wire
-from gridx.errors import NotFound, Unreachable
+from gridx.errors import GridError, NotFound, Unreachable
 from gridx.messages import Job, Stream
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Patience:
         self._since = asyncio.get_running_loop().time()
         self._tries = 0
 
-    async def another_try(self, error: Unreachable) -> None:
+    async def another_try(self, error: GridError) -> None:
         """Pause before the next try, longer each time. Raises ``error`` when that was the last."""
         if asyncio.get_running_loop().time() - self._since > PATIENCE_S:
             raise error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
@@ -88,10 +88,15 @@ class Wire:
         await self._answer(method, path)
 
     @asynccontextmanager
-    async def stream(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response without an end of its own; silence raises Unreachable with ``details["silent"]``."""
+    async def stream(
+        self, path: str, query: Mapping[str, Any], *, part: str = ""
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response of any length; silence raises Unreachable with ``details["silent"]``.
+
+        ``part`` is the value of the header ``Range``.
+        """
         timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout_s, sock_read=SILENCE_S)
-        async with self._open("GET", path, query=query, timeout=timeout) as response:
+        async with self._open("GET", path, query=query, part=part, timeout=timeout) as response:
             yield response
 
     @asynccontextmanager
@@ -100,6 +105,33 @@ class Wire:
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         async with self._open("GET", path, query=query, timeout=timeout) as response:
             yield response
+
+    async def head(self, path: str) -> tuple[bool, Mapping[str, str]]:
+        """Whether something is there, and the headers of the answer either way."""
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        async with self._places, self._open("HEAD", path, timeout=timeout, accept={404}) as answer:
+            return answer.status == 200, answer.headers
+
+    async def put(
+        self, path: str, kind: type[T], query: Mapping[str, Any], pieces: AsyncIterable[bytes], length: int
+    ) -> T:
+        """Send bytes, once. Slow lines may take as long as they need; a standstill is ``Unreachable``."""
+        loop = asyncio.get_running_loop()
+        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout_s)
+        try:
+            async with asyncio.timeout(SILENCE_S) as limit:
+
+                async def moving() -> AsyncIterator[bytes]:
+                    async for piece in pieces:
+                        limit.reschedule(loop.time() + SILENCE_S)
+                        yield piece
+
+                async with self._open(
+                    "PUT", path, query=query, data=moving(), length=length, timeout=timeout
+                ) as answer:
+                    return self._decode(await answer.read(), kind)
+        except TimeoutError:
+            raise Unreachable(f"{self.url} fell silent.", "Try again.", silent=True) from None
 
     def headers(self) -> dict[str, str]:
         """What authenticates a request."""
@@ -175,13 +207,20 @@ class Wire:
         path: str,
         *,
         query: Mapping[str, Any] | None = None,
-        data: bytes | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+        length: int | None = None,
         key: str = "",
+        part: str = "",
+        accept: Collection[int] = (),
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = self.headers()
-        if data is not None:
+        if length is not None:
+            headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        elif data is not None:
             headers["Content-Type"] = "application/json"
+        if part:
+            headers["Range"] = part
         if key:
             headers["Idempotency-Key"] = key
         check = await self.secure()
@@ -197,7 +236,7 @@ class Wire:
                 ssl=check,
                 allow_redirects=False,  # a token goes to the address it was given for, and nowhere else
             ) as response:
-                if response.status >= 300:
+                if response.status >= 300 and response.status not in accept:
                     raise await self._refusal(response)
                 yield response
         except aiohttp.ServerFingerprintMismatch as error:

@@ -1,4 +1,4 @@
-"""Amounts as people type them: ``5m``, ``1h30m``, ``512M``, ``1.5G``, ``2.5`` cores."""
+"""Amounts as people type and read them: ``5m``, ``1h30m``, ``512M``, ``1.5G``, ``2.5`` cores, ``1.2 GiB``."""
 
 from __future__ import annotations
 
@@ -59,3 +59,12 @@ def parse_count(text: str, field: str) -> int:
     if not re.fullmatch(r"\d{1,9}", bare, re.ASCII):
         raise InvalidField(f"{text!r} is not a whole number.", "Write 0, 1 or more.", field=field)
     return int(bare)
+
+
+def size_words(count: float) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit takes everything")

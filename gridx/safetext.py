@@ -48,6 +48,11 @@ def line(text: str, *, limit: int = 200) -> str:
     return clean(" ".join(clean(text, limit=limit * 8).split()), limit=limit)
 
 
+def name(path: object, *, limit: int = 200) -> str:
+    """A file's name or path in a line; what is not UTF-8 of it becomes U+FFFD."""
+    return line(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace"), limit=limit)
+
+
 def decode(data: bytes, *, limit: int = MAX_CHARS) -> str:
     """Bytes of output, safe to print; what is not UTF-8 becomes U+FFFD."""
     return clean(data.decode("utf-8", "replace"), limit=limit)

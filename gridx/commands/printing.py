@@ -15,6 +15,7 @@ import msgspec
 
 from gridx import safetext
 from gridx.messages import Job, JobState
+from gridx.quantities import size_words
 
 COLOURS: Final = {
     JobState.QUEUED: "yellow",
@@ -124,13 +125,7 @@ def _two(large: int, unit: str, small: int, subunit: str) -> str:
     return f"{large} {unit}" + (f" {small} {subunit}" if small else "")
 
 
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("the last unit takes everything")
+size: Final = size_words
 
 
 def counted(value: float, unit: str) -> str:

@@ -82,6 +82,13 @@ class BlobState(Wire, frozen=True):
     complete: bool
 
 
+class Freed(Wire, frozen=True):
+    """What was deleted: files, and their bytes."""
+
+    files: Count
+    bytes: Count
+
+
 class FileUsage(Wire, frozen=True):
     """What one user's files take, and what is allowed; ``inputs`` are uploads, ``outputs`` came from jobs."""
 

@@ -23,6 +23,7 @@ from gridx.messages import (
     BlobState,
     FileCaps,
     FileUsage,
+    Freed,
     JobFiles,
     Limits,
     OutputFile,
@@ -32,7 +33,7 @@ from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.live import Live
 from gridx.services.coordinator.states import PAID
 from gridx.services.coordinator.store import Store, blobs, files
-from gridx.services.coordinator.store.blobs import Freed, Quota
+from gridx.services.coordinator.store.blobs import Quota
 from gridx.services.coordinator.store.records import AttemptRecord, JobRecord, UserRecord
 from gridx.services.coordinator.uploads import Sender, Uploads
 

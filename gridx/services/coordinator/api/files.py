@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gridx import messages
-from gridx.messages import BlobState, Count, Digest, FileUsage, JobFiles, Limits, Wire
+from gridx.messages import BlobState, Count, Digest, FileUsage, Freed, JobFiles, Limits, Wire
 from gridx.services.coordinator.api.call import Call, Route, body_pieces, reply
 from gridx.services.coordinator.api.sending import send_file
 from gridx.services.coordinator.files import Incoming
@@ -36,13 +36,6 @@ class _Address(Wire, frozen=True):
     sha256: Digest
 
 
-class Freed(Wire, frozen=True):
-    """What was deleted: files, and their bytes."""
-
-    files: int
-    bytes: int
-
-
 async def limits(call: Call) -> web.Response:
     return reply(await call.parts.files.limits(call.caller.user))
 
@@ -61,12 +54,12 @@ async def take(call: Call, query: PieceQuery) -> web.Response:
 
 async def delete(call: Call) -> web.Response:
     freed = await call.parts.files.delete(call.caller.user, _digest(call))
-    return reply(Freed(files=freed.files, bytes=freed.size))
+    return reply(freed)
 
 
 async def prune(call: Call) -> web.Response:
     freed = await call.parts.files.prune(call.caller.user)
-    return reply(Freed(files=freed.files, bytes=freed.size))
+    return reply(freed)
 
 
 async def attempt_input(call: Call) -> web.StreamResponse:
@@ -98,7 +91,7 @@ async def file_of_job(call: Call, query: AttemptQuery) -> web.StreamResponse:
 async def delete_of_job(call: Call) -> web.Response:
     job = await call.parts.jobs.record(call.caller.user, call.id())
     freed = await call.parts.files.delete_of_job(job)
-    return reply(Freed(files=freed.files, bytes=freed.size))
+    return reply(freed)
 
 
 def _digest(call: Call) -> str:

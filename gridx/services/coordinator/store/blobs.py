@@ -7,11 +7,11 @@ A blob is the content of a file, by its SHA-256; its bytes lie beside the databa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gridx.errors import Conflict, InvalidField, QuotaExceeded
-from gridx.messages import InputFile
+from gridx.messages import Freed, InputFile
 
 # A use counts while its job, or array, has not ended.
 _OPEN: Final = (
@@ -57,13 +57,6 @@ class Taken(NamedTuple):
 
 
 NOTHING: Final = Taken(0, 0, 0, 0)
-
-
-class Freed(NamedTuple):
-    """Files that a user has no more, and their bytes."""
-
-    files: int
-    size: int
 
 
 def taken(db: sqlite3.Connection, user_id: int) -> Taken:
@@ -162,7 +155,7 @@ def use_inputs(
     now: int,
     user_id: int,
     number: int,
-    inputs: Iterable[InputFile],
+    inputs: Sequence[InputFile],
     field: str = "inputs",
 ) -> None:
     """Let the job or array of this number have these files, which its owner has uploaded.
@@ -175,6 +168,8 @@ def use_inputs(
     Raises:
         InvalidField: one was not uploaded, or has another size.
     """
+    if not inputs:
+        return
     known: dict[str, tuple[int, int] | None] = {}
     for place, wanted in enumerate(inputs):
         if wanted.sha256 not in known:
@@ -220,7 +215,7 @@ def delete_upload(db: sqlite3.Connection, now: int, user_id: int, digest: bytes)
         (user_id, digest),
     ).fetchone()
     if row is None:
-        return Freed(0, 0)
+        return Freed(files=0, bytes=0)
     upload_id, size, needed = row
     if needed:
         raise Conflict("A job that has not ended needs this file.", "Wait for its end, or cancel it.")
@@ -257,9 +252,9 @@ def expire_uploads(db: sqlite3.Connection, now: int, before: int, most: int) -> 
 
 def _delete(db: sqlite3.Connection, user_id: int, found: Sequence[tuple[int, int]]) -> Freed:
     db.executemany("DELETE FROM uploads WHERE id = ?", [(upload_id,) for upload_id, _ in found])
-    freed = Freed(len(found), sum(size for _, size in found))
+    freed = Freed(files=len(found), bytes=sum(size for _, size in found))
     if found:
-        count(db, user_id, inputs=-freed.files, input_bytes=-freed.size)
+        count(db, user_id, inputs=-freed.files, input_bytes=-freed.bytes)
     return freed
 
 

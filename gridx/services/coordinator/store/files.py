@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from gridx import safetext
 from gridx.errors import NotFound, TooLarge
-from gridx.messages import FileCaps, LeftFile, OutputFile
+from gridx.messages import FileCaps, Freed, LeftFile, OutputFile
 from gridx.services.coordinator.store import blobs
-from gridx.services.coordinator.store.blobs import Freed, Quota
+from gridx.services.coordinator.store.blobs import Quota
 
 MAX_LEFT: Final = 100
 """Names of files that did not come back, of each attempt; the worker sends no more either."""
@@ -173,7 +173,7 @@ def delete_outputs(db: sqlite3.Connection, now: int, job_id: int) -> Freed:
         for (attempt_id,) in db.execute("SELECT id FROM attempts WHERE job_id = ?", (job_id,)).fetchall()
     ]
     db.execute("UPDATE jobs SET files = 0, file_bytes = 0 WHERE id = ?", (job_id,))
-    return Freed(sum(one.files for one in freed), sum(one.size for one in freed))
+    return Freed(files=sum(one.files for one in freed), bytes=sum(one.bytes for one in freed))
 
 
 def _delete_files(db: sqlite3.Connection, attempt_id: int) -> Freed:
@@ -186,7 +186,7 @@ def _delete_files(db: sqlite3.Connection, attempt_id: int) -> Freed:
         user_id, _ = db.execute(_OWNER, (attempt_id,)).fetchone()
         db.execute("DELETE FROM output_files WHERE attempt_id = ?", (attempt_id,))
         blobs.count(db, user_id, outputs=-files, output_bytes=-size)
-    return Freed(files, size)
+    return Freed(files=files, bytes=size)
 
 
 def expire_outputs(db: sqlite3.Connection, now: int, before: int, most: int) -> int:

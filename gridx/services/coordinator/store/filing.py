@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
-from gridx.messages import FileCaps, LeftFile, OutputFile
+from gridx.messages import FileCaps, Freed, LeftFile, OutputFile
 from gridx.services.coordinator.store import blobs, files
 from gridx.services.coordinator.store.aside import Aside
-from gridx.services.coordinator.store.blobs import NOTHING, Freed, Quota, Taken
+from gridx.services.coordinator.store.blobs import NOTHING, Quota, Taken
 from gridx.services.coordinator.store.models import (
     FilesTaken,
     InputUse,
