@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from gridx.messages import Pause
+
 OK = {"code": "print(6 * 7)", "timeout_s": 60, "memory_mb": 64}
 
 
@@ -210,6 +212,11 @@ async def test_the_fleet_is_seen_and_steered_by_its_owner(grid):
     for action in ("pause", "resume", "drain", "heartbeat"):
         assert (await bob.post(f"/workers/{worker_id}/{action}")).status in (403, 404)
     assert (await ann.post(f"/workers/{worker_id}/pause")).json["state"] == "paused"
+    assert (await ann.post(f"/workers/{worker_id}/pause", {"give_back": True})).json["state"] == "paused"
+    assert (await worker.receive(Pause)).give_back is False
+    assert (await worker.receive(Pause)).give_back is True
+    for nonsense in ({"give_back": "yes"}, {"at_once": True}):
+        assert (await ann.post(f"/workers/{worker_id}/pause", nonsense)).status == 422
     assert (await grid.admin.post(f"/workers/{worker_id}/resume")).json["state"] == "online"
     assert (await ann.post(f"/workers/{worker_id}/heartbeat", {"attempts": []})).status == 200
     assert (await ann.post(f"/workers/{worker_id}/heartbeat")).status == 200

@@ -19,6 +19,7 @@ from gridx.messages import (
     Output,
     Refused,
     Released,
+    Resumed,
     Runtime,
     Sample,
     Started,
@@ -26,7 +27,7 @@ from gridx.messages import (
 
 ROUNDS = int(os.environ.get("GRIDX_TEST_LIES", "250"))
 SEEDS = int(os.environ.get("GRIDX_TEST_LIARS", "3"))
-STATES = ("online", "online", "online", "paused", "draining", "unready")
+STATES = ("online", "online", "online", "paused", "closed", "draining", "unready")
 OUTCOMES = ("succeeded", "failed", "timed_out", "out_of_memory", "cancelled", "broken")
 
 
@@ -94,9 +95,11 @@ class Liar:
                 lambda: Sample(
                     seq=1,
                     attempts=[],
-                    state=rng.choice(["online", "online", "paused", "draining", "unready"]),
+                    state=rng.choice(STATES),
                 ),
                 lambda: Offering(offer=offer(rng.choice([0, 100, 64_000]))),
+                lambda: Offering(offer=offer(64_000, only_users=[rng.choice(["ann", "bob", "nobody"])])),
+                lambda: Resumed(),
             ]
         )()
 
@@ -107,9 +110,9 @@ class Liar:
             await self.join()
 
 
-def offer(cpu_millis: int) -> Offer:
+def offer(cpu_millis: int, **fields) -> Offer:
     runtime = Runtime(name="default", python="3.11", languages=["python"])
-    return Offer(cpu_millis=max(100, cpu_millis), memory_mb=64_000, runtimes=[runtime])
+    return Offer(cpu_millis=max(100, cpu_millis), memory_mb=64_000, runtimes=[runtime], **fields)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
