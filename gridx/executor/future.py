@@ -31,13 +31,17 @@ class GridFuture(concurrent.futures.Future[T], Generic[T]):
         self._session = session
         self._turn = threading.Lock()
         self._told = False
+        self._asked = False
 
     def cancel(self) -> bool:
         """Cancel the call if it has not begun to run; whether it is cancelled now."""
         if not super().cancel():
             return False
         self._begin()
-        self._session.cancel(self)
+        with self._turn:
+            first, self._asked = not self._asked, True
+        if first:
+            self._session.cancel(self)
         return True
 
     def stop(self) -> bool:

@@ -22,7 +22,7 @@ from gridx.executor.future import GridFuture
 from gridx.executor.pickling import Pickled, pickled
 from gridx.executor.results import Trust
 from gridx.executor.session import Session
-from gridx.messages import JobSpec
+from gridx.messages import JobSpec, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,6 +174,15 @@ class Executor(concurrent.futures.Executor):
         futures = collections.deque(map(submit, itertools.islice(chunks, buffersize)))
         return _results(futures, chunks, submit if buffersize is not None else None, end)
 
+    def places(self) -> int:
+        """How many calls like these the connected machines could run at once, if they were idle.
+
+        Raises:
+            GridError: what the coordinator said, or Unreachable.
+        """
+        job, me = self._job, self._session.ask(lambda grid: grid.me()).username
+        return sum(_fits(job, worker, me) for worker in self._session.ask(lambda grid: grid.workers()))
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; ``wait`` for the end of those there are.
 
@@ -237,6 +246,24 @@ def print_output(future: GridFuture[Any], stream: str, data: bytes) -> None:
     file = sys.stderr if stream == "stderr" else sys.stdout
     file.write(safetext.decode(data))
     file.flush()
+
+
+def _fits(job: JobSpec, worker: Worker, me: str) -> int:
+    """How many of such jobs fit into a worker."""
+    offer = worker.offer
+    if worker.state != "online" or offer is None:
+        return 0
+    if worker.owner != me and (
+        offer.own_jobs_only or not offer.isolated or (offer.only_users and me not in offer.only_users)
+    ):
+        return 0
+    if not any(
+        job.python in (None, runtime.python) and job.runtime in (None, runtime.name)
+        for runtime in offer.runtimes
+    ):
+        return 0
+    fits = min(offer.cpu_millis // round(job.cpus * 1000), offer.memory_mb // job.memory_mb)
+    return min(fits, len(offer.gpus) // job.gpus) if job.gpus else fits
 
 
 def _name(fn: Callable[..., Any]) -> str:

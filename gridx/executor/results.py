@@ -14,7 +14,6 @@ import msgspec
 
 from gridx import safetext
 from gridx.client import Client
-from gridx.errors import GridError
 from gridx.executor.errors import (
     JobCancelled,
     JobError,
@@ -212,11 +211,4 @@ async def fetch_files(grid: Client, job_id: int, folder: Path, *, overwrite: boo
     """Save what the call itself wrote into ``out/``; its result is not among it."""
     listed = await grid.files(job_id)
     names = [file.path for file in listed.files if file.path != RESULT]
-    saved = []
-    for name in names:
-        target = folder / name
-        if not overwrite and await asyncio.to_thread(target.exists):
-            raise GridError(f"{target} exists already.", "Name another folder, or: overwrite=True.")
-        await grid.fetch_file(job_id, name, target)
-        saved.append(target)
-    return saved
+    return await grid.fetch(job_id, folder, names, overwrite=overwrite)

@@ -244,9 +244,11 @@ class PretendedGrid:
         self._answer()
         return self.outs[number][path]
 
-    async def fetch_file(self, number: int, path: str, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(await self.read_file(number, path))
+    async def fetch(self, number: int, folder: Path, names: Sequence[str], *, overwrite: bool) -> list[Path]:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(await self.read_file(number, name))
+        return [folder / name for name in names]
 
     @contextlib.asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Any]]:
@@ -322,6 +324,7 @@ class PretendedGrid:
         except BaseException:
             if process.returncode is None:
                 process.kill()
+            await process.communicate()
             raise
         if self.known[number].state.ended:
             return
