@@ -37,6 +37,8 @@ LOW_DISK_BYTES: Final = 2 << 30
 NO_DISK_BYTES: Final = 200 << 20
 SMALLEST_SCREEN: Final = (60, 16)
 PROBE_S: Final = 5.0
+LOAD_S: Final = 1.0
+"""Over how long other programs' load is looked at."""
 JOB_S: Final = 60.0
 
 
@@ -74,7 +76,7 @@ async def examine(settings: Settings, *, job: bool) -> AsyncIterator[Finding]:
     for look in looks:
         for finding in await asyncio.to_thread(_all, look, settings):
             yield finding
-    for ask in (_gpus, _engine, _ports, _coordinator):
+    for ask in (_gpus, _owner, _engine, _ports, _coordinator):
         async for finding in ask(settings):
             yield finding
     if job:
@@ -158,6 +160,31 @@ async def _gpus(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("GPU", "ok", "none that a driver shows; jobs that ask for one run elsewhere")
     for gpu in found:
         yield Finding("GPU", "ok", f"{gpu.name}, {gpu.memory_mb} MiB, {gpu.uuid}")
+
+
+async def _owner(settings: Settings) -> AsyncIterator[Finding]:
+    """What this machine's owner allows, and whether a worker would take jobs by it now."""
+    from gridx.services.worker.owner import Allowed, judge, lines
+    from gridx.services.worker.sightings import Sightings
+
+    allowed = Allowed.by(settings.worker)
+    said = "; ".join(lines(settings.worker)) or "a worker here may work at any time, for everybody"
+    yield Finding("owner's rules", "ok", said)
+    if allowed.always:
+        return
+    sightings = Sightings(allowed, lambda: 0.0)
+    try:
+        seen = await sightings.look()
+        if allowed.max_load is not None:
+            await asyncio.sleep(LOAD_S)
+            seen = await sightings.look()
+    finally:
+        sightings.close()
+    if closed := judge(allowed, seen).closed:
+        hint = "Until that changes a worker here takes nothing. The rules are in [worker] of the settings."
+        yield Finding("owner's rules", "note", f"closed now: {closed}", hint)
+    else:
+        yield Finding("owner's rules", "ok", "they hold now: a worker here takes jobs")
 
 
 async def _engine(settings: Settings) -> AsyncIterator[Finding]:

@@ -99,7 +99,16 @@ def _settings(settings: Settings, folder: Path, ledger: Path) -> Settings:
         ),
         # Nobody can guess at passwords here, and nobody waits for a slow hash.
         auth=replace(settings.auth, registration="closed", hash_memory_mb=8),
-        worker=replace(settings.worker, warm=0),
+        # Who types `gridx run` wants it now: what the owner allows others is no matter here.
+        worker=replace(
+            settings.worker,
+            warm=0,
+            hours="",
+            max_load=None,
+            only_when_idle_s=None,
+            on_battery=True,
+            only_users=[],
+        ),
     )
 
 

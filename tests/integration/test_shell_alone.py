@@ -6,9 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+
+from gridx.hours import DAYS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -108,6 +111,14 @@ def test_doctor_runs_a_job_and_says_what_it_found(alone):
     assert {"Python", "disk", "GPU", "sandbox", "coordinator", "job", "file modes"} <= set(by_name)
     assert by_name["job"]["verdict"] == "ok", by_name["job"]
     assert all(finding["hint"] for finding in report["findings"] if finding["verdict"] == "problem")
+
+
+def test_what_an_owner_allows_others_keeps_nobody_from_running_a_job_here(alone):
+    closed = DAYS[(datetime.now().astimezone().weekday() + 3) % 7]
+    done = alone("doctor", "--no-job", check=False, GRIDX_WORKER_HOURS=closed)
+    assert f"owner's rules: hours: {closed}" in done.stdout
+    assert f"closed now: outside its hours; it opens on {closed} at 00:00" in done.stdout
+    assert alone("run", "-c", "print(6 * 7)", GRIDX_WORKER_HOURS=closed).stdout == "42\n"
 
 
 def test_doctor_finds_files_that_others_can_read(alone):
