@@ -25,7 +25,7 @@ COORDINATOR = {
     "GRIDX_COORDINATOR_LEASE_S": "20",
 }
 WORKER = {"GRIDX_WORKER_WARM": "0", "GRIDX_WORKER_REUSE": "false"}
-FOLDERS_THAT_MAY_BE = frozenset({"sandbox", "spool", "blobs", "files", "cache"})
+FOLDERS_THAT_MAY_BE = frozenset({"sandbox", "spool", "grid.db-blobs", "inputs", "files", "cache"})
 """Of a data folder; what is inside of them has to be gone."""
 
 
