@@ -13,7 +13,7 @@ import pytest
 
 from gridx.errors import SetupError, StoreError
 from gridx.services.coordinator import listeners
-from gridx.services.coordinator.api import call
+from gridx.services.coordinator.api import bodies
 
 
 async def test_both_ports_answer_health_and_that_of_the_workers_nothing_of_users(grid):
@@ -179,7 +179,7 @@ async def test_curl_works_as_the_readme_shows(grid):
 )
 async def test_connections_that_send_nothing_whole_are_closed(start_grid, monkeypatch, sent):
     monkeypatch.setattr(listeners, "IDLE_S", 1.0)
-    monkeypatch.setattr(call, "BODY_GRACE_S", 1.0)
+    monkeypatch.setattr(bodies, "BODY_GRACE_S", 1.0)
     grid = await start_grid()
     host, port = grid.url.removeprefix("http://").split(":")
     pairs = [await asyncio.open_connection(host, int(port)) for _ in range(50)]

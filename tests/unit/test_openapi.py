@@ -29,7 +29,7 @@ def test_every_route_is_described(route):
     if route.status == (200,) and route.method != "HEAD":
         assert "content" in good[0], "Route(gives=...) is missing"
     if route.method in ("POST", "PATCH"):
-        named = "body(" in _source(route.handler) or "read_body" in _source(route.handler)
+        named = any(read in _source(route.handler) for read in ("body(", "read_body", "read_json"))
         assert named == ("requestBody" in told), "Route(takes=...) says otherwise than the handler"
     assert (told.get("security") == []) == route.open
 

@@ -14,6 +14,8 @@ from gridx.services.coordinator.guessing import network
 log = logging.getLogger("gridx.coordinator")
 
 SAY_EVERY_S: Final = 60.0
+UNREAD_MS: Final = 60_000
+"""A peer that takes nothing of what is sent to it for so long is gone, or might as well be."""
 
 
 class Doors:
@@ -64,6 +66,8 @@ class Door(socket.socket):
             connection.close()
             raise ConnectionAbortedError("too many connections of one address")
         counted = _Counted(fileno=connection.detach())
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            counted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         counted.leave = leave
         return counted, address
 

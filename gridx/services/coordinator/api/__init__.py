@@ -16,6 +16,7 @@ from gridx.messages import MAX_BODY_BYTES
 from gridx.services.coordinator.api import (
     admin,
     auth,
+    bodies,
     credits,
     errors,
     files,
@@ -65,6 +66,7 @@ def application(parts: Parts, routes: Iterable[Route]) -> web.Application:
     """An application that answers these routes."""
     app = web.Application(middlewares=[errors.middleware(parts.metrics)], client_max_size=MAX_BODY_BYTES)
     routes = tuple(routes)
+    app[bodies.HELD] = bodies.Held()
     app[reference.REFERENCE] = reference.Reference(routes)
     for route in routes:
         app.router.add_route(route.method, route.path, _gate(parts, route), expect_handler=_expected)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gridx import messages
 from gridx.messages import Login, Register, Session, TokenInfo, User
 from gridx.services.coordinator.accounts import public
-from gridx.services.coordinator.api.call import Call, Parts, Route, address, nothing, read_body, reply
+from gridx.services.coordinator.api.bodies import MAX_STRANGER_BYTES, read_json
+from gridx.services.coordinator.api.call import Call, Parts, Route, address, nothing, reply
 
 
 async def register(parts: Parts, request: web.Request) -> web.Response:
-    body = messages.decode(await read_body(request), Register)
+    body = await read_json(request, Register, MAX_STRANGER_BYTES)
     return reply(await parts.accounts.register(body, address(request)), 201)
 
 
 async def login(parts: Parts, request: web.Request) -> web.Response:
-    body = messages.decode(await read_body(request), Login)
+    body = await read_json(request, Login, MAX_STRANGER_BYTES)
     caller = await parts.accounts.password(body.username, body.password.encode(), address(request))
     return reply(await parts.accounts.open_session(caller.user, body.label))
 

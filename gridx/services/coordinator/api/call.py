@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,9 +15,10 @@ from aiohttp import web
 
 from gridx import messages
 from gridx.config import Settings
-from gridx.errors import BadRequest, InvalidField, NotFound, TooLarge
-from gridx.messages import MAX_BODY_BYTES, Wire
+from gridx.errors import InvalidField, NotFound
+from gridx.messages import Wire
 from gridx.services.coordinator.accounts import Accounts
+from gridx.services.coordinator.api.bodies import read_json
 from gridx.services.coordinator.channel import Channel
 from gridx.services.coordinator.events import Hub
 from gridx.services.coordinator.files import Files
@@ -30,9 +31,6 @@ from gridx.services.coordinator.store.records import Idempotency
 
 T = TypeVar("T")
 
-BODY_GRACE_S: Final = 8.0
-BODY_BYTES_PER_S: Final = 8 << 10
-"""A body has the grace, and then a second for each so many bytes that have come."""
 _ID: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?")
 MAX_ID: Final = 2**53
@@ -79,7 +77,7 @@ class Call:
 
     async def body(self, kind: type[T]) -> T:
         """The body, strictly as the type says."""
-        return messages.decode(await read_body(self.request), kind)
+        return await read_json(self.request, kind)
 
     def idempotency(self, *content: object) -> Idempotency | None:
         """The caller's key with a digest of what it stands for: this address and this content.
@@ -148,70 +146,6 @@ def nothing() -> web.Response:
 def address(request: web.Request) -> str:
     """Where a request comes from."""
     return request.remote or "unknown"
-
-
-async def read_body(request: web.Request) -> bytes:
-    """Read the body with a cap on its size and its time.
-
-    Raises:
-        TooLarge: over ``MAX_BODY_BYTES``, or compressed, which could hide any size.
-        BadRequest: it drips, or it is not framed as HTTP says.
-    """
-    _refuse_compressed(request)
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
-    if request.content.is_eof():
-        # It is here already, as small bodies are: nothing needs a clock.
-        whole = request.content.read_nowait()
-        if len(whole) > MAX_BODY_BYTES:
-            raise _too_large()
-        return whole
-    data = bytearray()
-    async for piece in body_pieces(request):
-        data += piece
-        if len(data) > MAX_BODY_BYTES:
-            raise _too_large()
-    return bytes(data)
-
-
-async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes, of any size; only its sender's time is counted.
-
-    Raises:
-        TooLarge: it is compressed, which could hide any size.
-        BadRequest: it drips, or it is not framed as HTTP says.
-    """
-    _refuse_compressed(request)
-    loop = asyncio.get_running_loop()
-    came = 0
-    waited_s = 0.0
-    try:
-        while True:
-            begun = loop.time()
-            async with asyncio.timeout(BODY_GRACE_S + came / BODY_BYTES_PER_S - waited_s):
-                piece = await request.content.readany()
-            if not piece:
-                return
-            waited_s += loop.time() - begun
-            came += len(piece)
-            yield piece
-    except TimeoutError:
-        raise BadRequest("The body did not arrive in time.", "Send it in one go.") from None
-    except web.RequestPayloadError:
-        raise BadRequest("The body is not framed as HTTP says.", "Use an HTTP client.") from None
-
-
-def _refuse_compressed(request: web.Request) -> None:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise TooLarge("Compressed bodies are not taken.", "Send it as it is.")
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(
-        f"The body is over {MAX_BODY_BYTES:,} bytes.",
-        f"A program may have {messages.MAX_CODE_BYTES:,} bytes.",
-        limit=MAX_BODY_BYTES,
-    )
 
 
 def read_query(request: web.Request, kind: type[Wire]) -> Wire:

@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from gridx import messages
 from gridx.messages import BlobState, Count, Digest, FileUsage, Freed, JobFiles, Limits, Wire
-from gridx.services.coordinator.api.call import Call, Route, body_pieces, reply
+from gridx.services.coordinator.api.bodies import body_pieces
+from gridx.services.coordinator.api.call import Call, Route, reply
 from gridx.services.coordinator.api.sending import send_file
 from gridx.services.coordinator.files import Incoming
 

@@ -10,7 +10,8 @@ from msgspec import Meta
 from gridx import messages
 from gridx.errors import NotFound
 from gridx.messages import Id, PauseOrder, Wire, Worker, WorkerPage
-from gridx.services.coordinator.api.call import Call, Route, read_body, reply
+from gridx.services.coordinator.api.bodies import read_body
+from gridx.services.coordinator.api.call import Call, Route, reply
 
 
 class Heartbeat(Wire, frozen=True):
