@@ -129,7 +129,10 @@ async def _download(
                 if size and answer.status != 206:
                     raise _another(path)
                 async for data in answer.content.iter_chunked(PIECE_BYTES):
-                    await asyncio.to_thread(put, data)
+                    if isinstance(file, io.BytesIO):
+                        put(data)
+                    else:
+                        await asyncio.to_thread(put, data)
                     size += len(data)
                     patience = Patience()
             break

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from gridx import safetext
 from gridx.commands import printing, streaming
+from gridx.commands.files import counted, input_option, output_option, with_inputs
 from gridx.commands.grid import Place, json_option, with_grid
 from gridx.commands.jobs import describe
 from gridx.commands.quantities import DURATION, MEMORY, VARIABLE
 from gridx.credits import format_credits
 from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, InvalidField, TooLarge, Unschedulable
+from gridx.filepaths import OUT
 from gridx.messages import MAX_CODE_BYTES, Job, JobSpec, JobState, decode, encode
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ _OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] 
     ),
     click.option("--runtime", metavar="NAME", help="Which image; else any that fits."),
     click.option("--python", metavar="3.N", help="Which Python; else any."),
+    output_option,
 )
 
 
@@ -102,6 +106,7 @@ _FIELDS: Final = (
     "retry_delay_s",
     "runtime",
     "python",
+    "outputs",
 )
 
 
@@ -132,7 +137,7 @@ def spec_of(
             f"The program has more than {MAX_CODE_BYTES:,} bytes.",
             "Send a smaller one, and let it make its data itself.",
         )
-    fields = {key: value for key, value in asked.items() if value is not None}
+    fields = {key: value for key, value in asked.items() if value not in (None, ())}
     spec = JobSpec(code=code, name=name or "", args=words_left, env=dict(env), **fields)
     try:
         return decode(encode(spec), JobSpec)
@@ -172,12 +177,13 @@ def _read(source: str) -> str:
 
 @click.command("submit", short_help="Submit a Python program.")
 @spec_options
+@input_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the job's id alone.")
 @json_option
 @with_grid
-async def submit(grid: Client, spec: JobSpec, quiet: bool, as_json: bool) -> int:
+async def submit(grid: Client, spec: JobSpec, inputs: tuple[str, ...], quiet: bool, as_json: bool) -> int:
     """Submit a Python program: FILE, - for stdin, or -c CODE. What follows -- goes to the program."""
-    job = await grid.submit(spec)
+    job = await grid.submit(await with_inputs(grid, spec, inputs))
     if as_json:
         printing.as_json(job)
     elif quiet:
@@ -229,12 +235,21 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
 
 @click.command("run", short_help="Run a Python program and stream its output.")
 @spec_options
+@input_option
+@click.option(
+    *("-d", "--dir", "folder"),
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to put what the program leaves in out/ (out, where the grid ends with the run).",
+)
 @click.option(
     "--local", is_flag=True, help="In a grid of this process, also where another one is configured."
 )
 @click.option("--raw", is_flag=True, help="The program's bytes as they are, escape sequences and all.")
 @click.pass_obj
-def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
+def run(
+    place: Place, spec: JobSpec, inputs: tuple[str, ...], folder: Path | None, local: bool, raw: bool
+) -> int:
     """Run a Python program and stream its output; exits with the program's exit code.
 
     Where no grid is configured, one is started in this process. Ctrl-C cancels the job. The program's own
@@ -242,9 +257,9 @@ def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
     """
 
     async def main() -> int:
-        job = _Run(spec, raw=raw)
-        async with _grid(place, local, spec) as grid:
-            return await job.to_its_end(grid)
+        job = _Run(spec, inputs, folder, raw=raw)
+        async with _grid(place, local, spec) as (grid, passing):
+            return await job.to_its_end(grid, passing=passing)
 
     try:
         return asyncio.run(main())
@@ -253,13 +268,14 @@ def run(place: Place, spec: JobSpec, local: bool, raw: bool) -> int:
 
 
 @asynccontextmanager
-async def _grid(place: Place, local: bool, spec: JobSpec) -> AsyncIterator[Client]:
+async def _grid(place: Place, local: bool, spec: JobSpec) -> AsyncIterator[tuple[Client, bool]]:
+    """The grid to run on, and whether it ends with the run."""
     from gridx import credentials
 
     settings = place.settings()
     if not local and (settings.client.coordinator or credentials.of_shell().last() is not None):
         async with place.signed_in() as grid:
-            yield grid
+            yield grid, False
         return
     from gridx.local import local_grid
 
@@ -272,15 +288,17 @@ async def _grid(place: Place, local: bool, spec: JobSpec) -> AsyncIterator[Clien
                 f"This machine cannot run it: {obstacle}.",
                 "Ask for less, or submit it to a grid that has more.",
             )
-        yield grid
+        yield grid, True
 
 
 class _Run:
     """One job from submit to its end, with its output; a signal cancels it, a second one leaves at once."""
 
-    def __init__(self, spec: JobSpec, *, raw: bool) -> None:
+    def __init__(self, spec: JobSpec, inputs: tuple[str, ...], folder: Path | None, *, raw: bool) -> None:
         self._grid: Client | None = None
         self._spec = spec
+        self._inputs = inputs
+        self._folder = folder
         self._raw = raw
         self._job: Job | None = None
         self._signals = 0
@@ -291,9 +309,11 @@ class _Run:
             loop.add_signal_handler(signal.SIGINT, self._signalled)
             loop.add_signal_handler(signal.SIGTERM, self._signalled)
 
-    async def to_its_end(self, grid: Client) -> int:
+    async def to_its_end(self, grid: Client, *, passing: bool) -> int:
+        """Run it, and fetch what it gave back: where asked to, or where else it would be lost."""
+        spec = await with_inputs(grid, self._spec, self._inputs)
         self._grid = grid
-        self._job = await grid.submit(self._spec)
+        self._job = await grid.submit(spec)
         if self._signals:
             self._cancel()
         explaining = asyncio.create_task(_explain(grid, self._job.id), name="explain")
@@ -305,11 +325,25 @@ class _Run:
         finally:
             explaining.cancel()
             await asyncio.gather(explaining, return_exceptions=True)
+        await self._take_files(grid, job, passing)
         if job.state is not JobState.SUCCEEDED:
             printing.note(describe(job))
             if hint := HINTS.get(job.state):
                 printing.note(hint)
         return EXIT_INTERRUPTED if self._signals else _exit_code(job)
+
+    async def _take_files(self, grid: Client, job: Job, passing: bool) -> None:
+        if not job.state.ended:
+            return
+        listed = await grid.files(job.id)
+        if listed.files and (self._folder is not None or passing):
+            folder = self._folder or Path(OUT)
+            await grid.fetch(job.id, folder, overwrite=True)
+            printing.note(f"{counted(listed.files)} in {safetext.name(folder)}")
+        elif listed.files:
+            printing.note(f"{counted(listed.files)} on the grid: gridx fetch {job.id}")
+        for one in listed.left:
+            printing.note(printing.one_line(f"{OUT}/{one.path} was left behind: {one.why}"))
 
     def _signalled(self) -> None:
         self._signals += 1

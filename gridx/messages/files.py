@@ -89,6 +89,15 @@ class Freed(Wire, frozen=True):
     bytes: Count
 
 
+class KeptFiles(Wire, frozen=True):
+    """What is kept of one job."""
+
+    job_id: Id
+    name: str
+    files: Count
+    bytes: Count
+
+
 class FileUsage(Wire, frozen=True):
     """What one user's files take, and what is allowed; ``inputs`` are uploads, ``outputs`` came from jobs."""
 
@@ -96,6 +105,8 @@ class FileUsage(Wire, frozen=True):
     output_bytes: Count
     quota_bytes: Count
     keep_days: int
+    largest: list[KeptFiles] = []
+    """Jobs of which most is kept, the largest first."""
 
 
 class Limits(Wire, frozen=True):

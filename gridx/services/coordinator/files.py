@@ -141,6 +141,7 @@ class Files:
             output_bytes=taken.output_bytes,
             quota_bytes=self._quota.size,
             keep_days=self._settings.files.keep_days,
+            largest=await self._store.kept_files(user.id),
         )
 
     # -- users' uploads ------------------------------------------------------------------------------------

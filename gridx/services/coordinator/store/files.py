@@ -21,6 +21,8 @@ _OWNER: Final = (
     " FROM attempts JOIN jobs ON jobs.id = attempts.job_id WHERE attempts.id = ?"
 )
 
+_NO_FILES: Final = "UPDATE jobs SET files = 0, file_bytes = 0 WHERE files > 0 AND"
+
 
 class Outputs(NamedTuple):
     """What came back of an attempt; ``missing`` are digests that were named and never sent."""
@@ -172,7 +174,7 @@ def delete_outputs(db: sqlite3.Connection, now: int, job_id: int) -> Freed:
         _delete_files(db, attempt_id)
         for (attempt_id,) in db.execute("SELECT id FROM attempts WHERE job_id = ?", (job_id,)).fetchall()
     ]
-    db.execute("UPDATE jobs SET files = 0, file_bytes = 0 WHERE id = ?", (job_id,))
+    db.execute(f"{_NO_FILES} id = ?", (job_id,))
     return Freed(files=sum(one.files for one in freed), bytes=sum(one.bytes for one in freed))
 
 
@@ -192,7 +194,7 @@ def _delete_files(db: sqlite3.Connection, attempt_id: int) -> Freed:
 def expire_outputs(db: sqlite3.Connection, now: int, before: int, most: int) -> int:
     """Delete printed output and files of at most ``most`` attempts whose jobs ended before a time.
 
-    The lengths stay on record, so that a job still says how much it had written.
+    The lengths of the output stay on record, so that a job still says how much it had printed.
     """
     found = db.execute(
         "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id"
@@ -203,6 +205,7 @@ def expire_outputs(db: sqlite3.Connection, now: int, before: int, most: int) -> 
     for (attempt_id,) in found:
         _delete_files(db, attempt_id)
         db.execute("DELETE FROM left_files WHERE attempt_id = ?", (attempt_id,))
+        db.execute(f"{_NO_FILES} id = (SELECT job_id FROM attempts WHERE id = ?)", (attempt_id,))
     db.executemany("DELETE FROM output_chunks WHERE attempt_id = ?", found)
     db.executemany("UPDATE attempts SET pruned_at = ? WHERE id = ?", [(now, *row) for row in found])
     return len(found)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
-from gridx.messages import FileCaps, Freed, LeftFile, OutputFile
+from gridx.messages import FileCaps, Freed, KeptFiles, LeftFile, OutputFile
 from gridx.services.coordinator.store import blobs, files
 from gridx.services.coordinator.store.aside import Aside
 from gridx.services.coordinator.store.blobs import NOTHING, Quota, Taken
 from gridx.services.coordinator.store.models import (
     FilesTaken,
     InputUse,
+    Job,
     SentBlob,
     Upload,
 )
@@ -29,6 +30,8 @@ from gridx.services.coordinator.store.rows import micros
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MAX_KEPT: Final = 20
+"""Jobs that a user is told when he asks what his files take."""
 AT_ONCE: Final = 200
 """Rows that one step of tidying takes, so that others get to write between two."""
 
@@ -44,6 +47,14 @@ _OUTPUTS = Statement(
 )
 _OUTPUT = Statement(
     lambda: OutputRow.filter(attempt_id=0, path="").values_list("path", "blob__digest", "blob__size")
+)
+_KEPT = Statement(
+    lambda: (
+        Job.filter(user_id=0, files__gt=0)
+        .order_by("-file_bytes")
+        .limit(1)
+        .values_list("id", "name", "files", "file_bytes")
+    )
 )
 _LEFT = Statement(lambda: LeftRow.filter(attempt_id=0).order_by("id").values_list("path", "why"))
 
@@ -118,6 +129,13 @@ class Filing:
         """What an attempt left in ``out/`` that did not come back."""
         return [
             LeftFile(path=path, why=why) for path, why in await self._reader.rows(_LEFT, bounded(attempt_id))
+        ]
+
+    async def kept_files(self, user_id: int) -> list[KeptFiles]:
+        """The user's jobs of which most is kept."""
+        return [
+            KeptFiles(job_id=job_id, name=name, files=count, bytes=size)
+            for job_id, name, count, size in await self._reader.rows(_KEPT, bounded(user_id), 0, MAX_KEPT)
         ]
 
     async def blob_digests(self) -> set[str]:

@@ -233,4 +233,5 @@ CREATE TABLE file_usage (
 
 -- When an attempt's printed output and files were deleted for their age.
 ALTER TABLE attempts ADD COLUMN pruned_at INTEGER;
+CREATE INDEX jobs_with_files ON jobs (user_id, file_bytes) WHERE files > 0;
 CREATE INDEX attempts_to_prune ON attempts (ended_at) WHERE ended_at IS NOT NULL AND pruned_at IS NULL;
