@@ -309,7 +309,7 @@ class Agent:
                 await _within(self._sandbox.close(), CLOSE_S)
         finally:
             if self._steering is not None:
-                self._steering.close()
+                await self._steering.end()
             self._monitor.close()
             if self._spool is not None:
                 self._spool.close()

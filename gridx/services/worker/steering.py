@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from gridx import privatefiles
 from gridx.config import WorkerSettings
 from gridx.messages import Pause
@@ -22,9 +24,10 @@ from gridx.services.worker.sightings import Sensors, Sightings
 
 log = logging.getLogger("gridx.worker")
 
-WATCH_S: Final = 2.0
+WATCH_S: Final = 3.0
 """How often one looks whether the rules still hold."""
 PAUSED_FILE: Final = "worker.paused"
+GIVEN_BACK_FILE: Final = "worker.given-back"
 OWNER_WANTS_IT: Final = "its owner wants the machine"
 
 
@@ -50,6 +53,7 @@ class Steering:
         self._allowed = Allowed.by(settings)
         self._conversation = conversation
         self._mark = data_path / PAUSED_FILE
+        self._note = data_path / GIVEN_BACK_FILE
         self._sightings = Sightings(self._allowed, lambda: conversation.attempts.cpu_s, sensors)
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -58,11 +62,21 @@ class Steering:
         if await asyncio.to_thread(self._mark.exists):
             log.info("paused at this machine; `gridx worker resume` ends that")
             self._stand(paused_here=True)
+        for id in await asyncio.to_thread(_read, self._note):
+            self._conversation.attempts.given_back[id] = None
         await self.look()
 
-    def close(self) -> None:
-        """Look no more."""
+    async def end(self) -> None:
+        """Look no more; note what was given back, for the next start to tell what could not be told."""
         self._sightings.close()
+        untold = list(self._conversation.attempts.given_back)
+        try:
+            if untold:
+                await asyncio.to_thread(privatefiles.write, self._note, msgspec.json.encode(untold))
+            else:
+                await asyncio.to_thread(self._note.unlink, missing_ok=True)
+        except OSError as error:
+            log.warning("what was given back counts as lost: %s", error.strerror)
 
     # -- the rules -----------------------------------------------------------------------------------------
 
@@ -139,3 +153,11 @@ class Steering:
 
     def _stand(self, **changes: bool | str) -> None:
         self._conversation.stand(replace(self._conversation.standing, **changes))  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> list[int]:
+    """The attempts that were noted; none where there is no note, or one that is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[int])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return []

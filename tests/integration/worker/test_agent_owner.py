@@ -239,6 +239,26 @@ async def test_the_owner_has_the_machine_back_while_the_coordinator_is_away(
     assert grid.hellos[2].released == []
 
 
+async def test_what_a_stopping_worker_could_not_tell_is_told_at_the_next_start(grid, join, sandbox, until):
+    sandbox.script = sandbox.until_cancelled
+    agent = await join()
+    await grid.assign(1)
+    await until(lambda: 1 in sandbox.inside, "the job to run")
+    await grid.stop()
+    await until(lambda: not agent.connected, "the line to break")
+    await agent.stop(drain=False)
+    await grid.start()
+    second = await join()
+    await until(lambda: len(grid.hellos) == 2, "the worker to be back")
+    assert grid.hellos[1].released == [1]
+    await grid.send(Ack(attempt_ids=[1]))
+    await until(lambda: not second._conversation.attempts.given_back, "it to be acknowledged")
+    await second.stop(drain=False)
+    await join()
+    await until(lambda: len(grid.hellos) == 3, "the worker to be back again")
+    assert grid.hellos[2].released == []
+
+
 async def report_is_away(order) -> bool:
     return not (await order()).connected
 
