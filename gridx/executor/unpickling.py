@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import zoneinfo
 from collections.abc import Collection
 from typing import Any, ClassVar, Final
 
@@ -35,7 +36,7 @@ DATA: Final[dict[str, frozenset[str]]] = {
         "pathlib._local": "Path PosixPath PurePath PurePosixPath PureWindowsPath",
         "types": "SimpleNamespace",
         "uuid": "SafeUUID UUID",
-        "zoneinfo": "ZoneInfo._unpickle",
+        "zoneinfo": "ZoneInfo",
         "numpy": "dtype ndarray",
         "numpy.dtypes": "StringDType",
         "numpy._core.multiarray": "_reconstruct scalar",
@@ -44,8 +45,7 @@ DATA: Final[dict[str, frozenset[str]]] = {
         "numpy.core.numeric": "_frombuffer",
         "numpy.ma": "MaskedArray",
         "numpy.ma.core": "MaskedArray _mareconstruct",
-        "pandas": "Categorical CategoricalIndex DataFrame DatetimeIndex Index Interval IntervalIndex "
-        "MultiIndex Period PeriodIndex RangeIndex Series StringDtype TimedeltaIndex",
+        "pandas": "Categorical DataFrame Interval Period Series",
         "pandas._libs.arrays": "__pyx_unpickle_NDArrayBacked",
         "pandas._libs.internals": "_unpickle_block",
         "pandas._libs.missing": "NAType _NA",
@@ -77,6 +77,14 @@ DATA: Final[dict[str, frozenset[str]]] = {
     }.items()
 }
 """What a result from anybody may name. Nothing in it does more than make a value of its arguments."""
+
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "numpy.dtypes": ("DType",),
+    "pandas": ("Index", "Dtype"),
+    "pandas.arrays": ("Array",),
+}
+"""Modules of which every name with such an end is a class for data."""
+_NONE: Final = ("\0",)
 
 
 class MoreThanData(Exception):
@@ -132,11 +140,14 @@ class _DataUnpickler(_Sent, _PythonUnpickler):  # type: ignore[misc]
         self._sent = sent
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _attribute
         if module == "builtins":
             found = getattr(builtins, name, None)
             allowed = name in _BUILTINS or (isinstance(found, type) and issubclass(found, BaseException))
         else:
-            allowed = name in DATA.get(module, ()) or _is_numpy_type(module, name)
+            is_data = name.isidentifier() and name.endswith(KINDS.get(module, _NONE))
+            allowed = is_data or name in DATA.get(module, ())
         if not allowed:
             raise MoreThanData(f"{module}.{name}")
         return super().find_class(module, name)
@@ -144,13 +155,15 @@ class _DataUnpickler(_Sent, _PythonUnpickler):  # type: ignore[misc]
     def load_build(self) -> None:
         """Set the state of a new object, and never attributes of a class or a function."""
         target = self.stack[-2]
-        if isinstance(target, type) or callable(getattr(target, "__get__", None)):
+        if isinstance(target, type) or hasattr(type(target), "__get__"):
             raise MoreThanData(f"a change to {getattr(target, '__qualname__', 'a function')}")
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _is_numpy_type(module: str, name: str) -> bool:
-    """The classes of numpy's number types: ``numpy.float64`` and, from version 2.1 on, their dtypes."""
-    return module == "numpy.dtypes" and name.endswith("DType") and name.isidentifier()
+def _attribute(owner: Any, name: str) -> Any:
+    """What pickles need of ``getattr``: a time zone is loaded by a method of its class."""
+    if owner is zoneinfo.ZoneInfo and name == "_unpickle":
+        return getattr(owner, name)
+    raise MoreThanData("builtins.getattr")
