@@ -17,7 +17,7 @@ import requests.exceptions
 from gridx.services.worker.sandbox.container import Limits, update_of
 from gridx.services.worker.sandbox.engine import Engine, EngineFacts
 from gridx.services.worker.sandbox.frames import Witnessed
-from gridx.services.worker.sandbox.inspection import differences, unmasked
+from gridx.services.worker.sandbox.inspection import differences
 from gridx.services.worker.sandbox.supervisor import greeting
 
 
@@ -75,7 +75,7 @@ class DockerDialect:
         return found
 
     def differences(self, asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-        return differences(asked, found, self._facts) + unmasked(found)
+        return differences(asked, found, self._facts)
 
     def remove(self, id: str) -> None:
         self._client.remove_container(id, v=True, force=True)

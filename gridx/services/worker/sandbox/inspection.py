@@ -75,12 +75,6 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any], facts: Engin
     return bad
 
 
-def unmasked(found: Mapping[str, Any]) -> list[str]:
-    """The same for the paths of the kernel that Docker hides by itself, unless it was asked not to."""
-    host = found.get("HostConfig") or {}
-    return [f"HostConfig.{name} is empty" for name in ("MaskedPaths", "ReadonlyPaths") if not host.get(name)]
-
-
 def changed_limits(limits: Limits, found: Mapping[str, Any], facts: EngineFacts) -> list[str]:
     """The same for the limits of a container that waits and was given new ones."""
     host = found.get("HostConfig") or {}

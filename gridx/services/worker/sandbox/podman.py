@@ -72,8 +72,9 @@ class PodmanDialect:
         wanted = self.wanted(asked)
         # Not told; the witness tries what it refuses.
         wanted["HostConfig"]["SecurityOpt"] = ["no-new-privileges"]
-        if "Sysctls" not in found["HostConfig"]:
-            wanted["HostConfig"].pop("Sysctls", None)
+        for name in ("MaskedPaths", "ReadonlyPaths", "Sysctls"):
+            if name not in found["HostConfig"]:
+                wanted["HostConfig"].pop(name, None)
         bad = differences(wanted, found, self._facts)
         bad += [f"{name} is {value!r}" for name, value in found["Podman"].items() if value]
         if self._facts.has("selinux") and not found.get("ProcessLabel"):
@@ -181,6 +182,8 @@ def specification(wanted: Mapping[str, Any], name: str, profile: Path) -> dict[s
         "seccomp_profile_path": str(profile),
         "read_only_filesystem": host["ReadonlyRootfs"],
         "read_write_tmpfs": False,
+        # Besides those that Podman hides by itself.
+        "mask": host["MaskedPaths"],
         "mounts": [_mount(path, options) for path, options in host["Tmpfs"].items()],
         "image_volume_mode": "ignore",
         "shm_size": host["ShmSize"],
