@@ -7,14 +7,15 @@ from contextlib import closing
 
 import pytest
 
-from gridx.messages import AttemptState
+from gridx.messages import AttemptState, Dependency
 from gridx.services.coordinator.store.audit import CHECKS, audit
+from gridx.services.coordinator.store.records import NewArray
 
 
 @pytest.fixture
 async def busy(grid):
     """Jobs in every stage: 1 succeeded, 2 running, 3 queued, 4 lost an attempt and waits, 5 cancelled,
-    6 failed once and is to be tried again."""
+    6 failed once and is tried again; array 7 with 8 succeeded, 9 running, 10 queued, and 11 waits for it."""
     _, one = await grid.run()
     await grid.store.finish_attempt(one, grid.end(charge=40, fee=4))
     await grid.run()
@@ -25,6 +26,12 @@ async def busy(grid):
     assert fourth.id == 4
     _, sixth = await grid.run(hold=0, retries=3)
     await grid.store.finish_attempt(sixth, grid.end(AttemptState.FAILED, charge=0))
+    new = grid.new_job(array=NewArray(range(3), 3))
+    await grid.store.submit(grid.ann, [new], max_queued=1000)
+    eighth = await grid.assign(8)
+    await grid.store.finish_attempt(eighth, grid.end(charge=30))
+    await grid.store.start_attempt(await grid.assign(9), runtime="default")
+    await grid.submit(hold=0, after=[Dependency(job_id=7)])
     await grid.sound()
     return grid
 
@@ -41,7 +48,7 @@ TAMPERED = [
     (
         "balances",
         "UPDATE accounts SET balance = balance + 5000000 WHERE user_id = 1",
-        "The account ann says 5.00066",
+        "The account ann says 5.00043",
     ),
     (
         "balances",
@@ -52,13 +59,13 @@ TAMPERED = [
     (
         "escrow",
         "UPDATE accounts SET balance = 1 WHERE kind = 'escrow'",
-        "the jobs that have not ended hold 0.0003",
+        "the jobs that have not ended hold 0.0005",
     ),
     ("held", "UPDATE accounts SET held = 7 WHERE user_id = 1", "ann says that 0.000007 credits are held"),
-    ("earned", "UPDATE accounts SET earned = 1 WHERE user_id = 2", "it was paid 0.000036"),
-    ("spent", "UPDATE accounts SET spent = 1 WHERE user_id = 1", "its jobs were charged 0.00004"),
-    ("waiting", "UPDATE accounts SET waiting = 9 WHERE user_id = 1", "ann says that 9 jobs wait; 3 do"),
-    ("workers' earnings", "UPDATE workers SET earned = 1", "its attempts come to 0.000036"),
+    ("earned", "UPDATE accounts SET earned = 1 WHERE user_id = 2", "it was paid 0.000066"),
+    ("spent", "UPDATE accounts SET spent = 1 WHERE user_id = 1", "its jobs were charged 0.00007"),
+    ("waiting", "UPDATE accounts SET waiting = 9 WHERE user_id = 1", "ann says that 9 jobs wait; 5 do"),
+    ("workers' earnings", "UPDATE workers SET earned = 1", "its attempts come to 0.000066"),
     ("sum zero", "UPDATE postings SET amount = amount + 1 WHERE id = 1", "transaction 1 (grant) sum to"),
     ("sum zero", "DELETE FROM postings WHERE transaction_id = 2", "Transaction 2 (hold) has no postings"),
     ("holds", "UPDATE jobs SET hold = 99 WHERE id = 2", "Job 2 should have held 0.000099"),
@@ -117,6 +124,30 @@ TAMPERED = [
         "UPDATE jobs SET failures = 2 WHERE id = 6",
         "Job 6 is queued after 2 of 3 retries; 1 of its attempts failed",
     ),
+    (
+        "counts of arrays",
+        "UPDATE arrays SET queued = 2, succeeded = 0",
+        "Array 7 says 3 elements, 2, 1, 0, 0, 0 of them queued",
+    ),
+    ("counts of arrays", "DELETE FROM jobs WHERE id = 10", "its 2 elements say otherwise"),
+    ("states of arrays", "UPDATE arrays SET state = 'queued'", "Array 7 is queued with 1, 1, 1, 0, 0"),
+    (
+        "books of arrays",
+        "UPDATE arrays SET held = 100",
+        "Array 7 says 0.0003 credits held, 0.00003 charged and 0.0001 left",
+    ),
+    ("books of arrays", "UPDATE arrays SET open_charge = 1", "Array 7 says 0.0003 credits held"),
+    (
+        "budgets",
+        "UPDATE arrays SET max_credits = 5",
+        "Array 7 holds 0.0002 of 0.0003 credits, which does not",
+    ),
+    (
+        "budgets",
+        "UPDATE arrays SET held = 99",
+        "Array 7 holds 0.000099 of 0.0003 credits, which does not fit",
+    ),
+    ("dependencies", "UPDATE dependencies SET met = 1", "Job 11 does not wait for job 7 as it should"),
     ("payloads", "DELETE FROM job_payloads WHERE job_id = 3", "Job 3 has lost its program"),
     (
         "output",

@@ -1,47 +1,46 @@
-"""Any order of submits, placements, ends, losses, cancels, transfers and repeats keeps the books sound."""
+"""Any order of submits, placements, ends, losses, cancels, transfers and repeats keeps the books sound.
+
+Jobs come alone and in arrays, with retries, budgets, and others that they wait for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from kit.books import PRICES, StoppedClock, new_job
+from msgspec.structs import replace
 
-from gridx.errors import Conflict, InsufficientCredits, TooMany
-from gridx.messages import AttemptState, JobState
-from gridx.services.coordinator.ledger import Prices, settlement
+from gridx.errors import Conflict, InsufficientCredits, InvalidField, NotFound, TooMany
+from gridx.messages import AttemptState, Dependency, JobState
+from gridx.services.coordinator.ledger import settlement
 from gridx.services.coordinator.states import LIVE_JOBS, PAID, RETRIED, UNPAID
 from gridx.services.coordinator.store import Store
-from gridx.services.coordinator.store.records import End, Idempotency, NewAttempt, NewJob, OutputChunk
+from gridx.services.coordinator.store.records import (
+    Aftermath,
+    ArrayRecord,
+    End,
+    Idempotency,
+    NewArray,
+    NewAttempt,
+    OutputChunk,
+)
+from gridx.services.coordinator.store.submit import hold_for
 
-PRICES = Prices(1_000_000, 0, 0, fee_ppm=100_000)
 GRANT = 1000
-
-
-class Clock:
-    def monotonic(self) -> float:
-        return 0.0
-
-    def now(self) -> datetime:
-        return datetime(2030, 1, 1, tzinfo=UTC)
-
-
-def new_job(hold: int, max_attempts: int, retries: int) -> NewJob:
-    return NewJob(
-        "", "python", "", [], {}, 1000, 64, 0, 60, 0, max_attempts, None, None, PRICES, hold, retries=retries
-    )
 
 
 class Books(RuleBasedStateMachine):
     users = Bundle("users")
     workers = Bundle("workers")
     jobs = Bundle("jobs")
+    arrays = Bundle("arrays")
     attempts = Bundle("attempts")
     submissions = Bundle("submissions")
     transfers = Bundle("transfers")
@@ -51,11 +50,24 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = self.do(Store.open(self.folder / "grid.db", clock=Clock()))
+        self.store = self.do(Store.open(self.folder / "grid.db", clock=StoppedClock()))
         self.granted = 0
         self.names = 0
         self.seen_ends: dict[int, JobState] = {}
+        self.known: set[int] = set()
+        self.told: dict[int, ArrayRecord] = {}
+        self.listen()
         self.used_keys: set[str] = set()
+
+    def listen(self) -> None:
+        """Keep the arrays as the store tells of them."""
+
+        def hear(aftermath: Aftermath) -> None:
+            for array in aftermath.arrays.values():
+                assert array.changes > self.told[array.id].changes
+                self.told[array.id] = array
+
+        self.store.on_aftermath(hear)
 
     def do(self, work):
         return self.loop.run_until_complete(work)
@@ -92,13 +104,51 @@ class Books(RuleBasedStateMachine):
         self.names += 1
         return user, [new_job(hold, tries, retries) for hold in holds], Idempotency(f"key{self.names}", b"")
 
+    @rule(
+        target=submissions,
+        user=users,
+        count=st.integers(1, 4),
+        unit=st.integers(0, 300),
+        retries=st.integers(0, 2),
+        max_fails=st.none() | st.integers(0, 1),
+        budget=st.none() | st.integers(0, 700),
+    )
+    def prepare_array(self, user, count, unit, retries, max_fails, budget):
+        self.names += 1
+        array = NewArray(range(count), count, max_fails=max_fails, max_credits=budget)
+        return user, [new_job(unit, 2, retries, array=array)], Idempotency(f"key{self.names}", b"")
+
+    @rule(
+        target=submissions,
+        submission=submissions,
+        parents=st.lists(st.tuples(jobs | arrays, st.sampled_from(["success", "end"])), max_size=2),
+    )
+    def prepare_child(self, submission, parents):
+        """The like of another submission, that waits for jobs or arrays which may be another user's."""
+        self.names += 1
+        user, new, _ = submission
+        after = [Dependency(job_id=parent, when=when) for parent, when in parents]
+        return user, [replace(job, after=after) for job in new], Idempotency(f"key{self.names}", b"")
+
     @rule(target=jobs, submission=submissions)
     def submit(self, submission):
         user, jobs, key = submission
         before = self.do(self.store.balance(user))
-        price = sum(job.hold for job in jobs)
+        parents = {one.job_id: one.when for job in jobs for one in job.after}
+        owners = {self.do(self.owner(parent)) for parent in parents}
         try:
-            made = self.do(self.store.submit(user, jobs, idempotency=key, max_queued=6))
+            price = sum(hold_for(job) for job in jobs)
+            made = self.do(self.store.submit(user, jobs, idempotency=key, max_queued=8))
+        except InvalidField:
+            assert any(job.hold > job.array.max_credits for job in jobs if job.array is not None)
+            return multiple()
+        except NotFound:
+            assert owners - {user}
+            return multiple()
+        except Conflict:
+            states = [self.do(self.state(parent)) for parent in parents]
+            assert any(state.ended and state is not JobState.SUCCEEDED for state in states)
+            return multiple()
         except InsufficientCredits as refused:
             assert before.balance < price
             assert refused.details["shortfall"] == price - before.balance
@@ -107,14 +157,50 @@ class Books(RuleBasedStateMachine):
             return multiple()
         after = self.do(self.store.balance(user))
         assert before.balance - after.balance == (0 if made.replayed else price)
-        return multiple(*(job.id for job in made.jobs))
+        found = []
+        for job in made.jobs:
+            if isinstance(job, ArrayRecord):
+                self.told.setdefault(job.id, job)
+                found += range(job.id + 1, job.id + 1 + job.count)
+            else:
+                found.append(job.id)
+        self.known |= set(found)
+        return multiple(*found)
+
+    async def owner(self, number: int) -> int:
+        found = await self.store.job(number) or await self.store.array(number)
+        return found.user_id
+
+    async def state(self, number: int) -> JobState:
+        found = await self.store.job(number) or await self.store.array(number)
+        return found.state
+
+    @rule(target=arrays)
+    def look(self):
+        return multiple(*self.told)
 
     @rule(target=attempts, job=jobs, worker=workers)
     def assign(self, job, worker):
-        queued = self.do(self.store.job(job)).state is JobState.QUEUED
+        record = self.do(self.store.job(job))
+        blocked = {child for child, _ in self.do(self.store.unmet_dependencies())}
+        may = record.state is JobState.QUEUED and (record.array_id or job) not in blocked
+        if may and record.array_id is not None:
+            array = self.do(self.store.array(record.array_id))
+            assert not array.stop
+            may = array.affords(record.charge)
         (attempt,) = self.do(self.store.assign([NewAttempt(job, worker, (), "default")]))
-        assert (attempt is not None) == queued
+        assert (attempt is not None) == may
         return multiple(attempt.id) if attempt else multiple()
+
+    @rule(array=arrays)
+    def cancel_array(self, array):
+        before = self.do(self.store.array(array))
+        after = self.do(self.store.cancel_array(array, "enough"))
+        assert after.array.queued == 0
+        assert after.array.state.ended or after.array.state is JobState.CANCELLING
+        if before.state.ended:
+            assert after.array == before
+        assert set(after.live) <= self.known
 
     def is_current(self, attempt: int) -> bool:
         record = self.do(self.store.attempt(attempt))
@@ -143,12 +229,16 @@ class Books(RuleBasedStateMachine):
         attempt, how = end
         expected = self.is_current(attempt)
         before = self.do(self.store.job(self.do(self.store.attempt(attempt)).job_id))
+        stopped = before.array_id and self.do(self.store.array(before.array_id)).stop
         done = self.do(self.store.finish_attempt(attempt, how))
         assert (done is not None) == expected
         if done is not None:
             again = how.attempt_state in RETRIED and before.failures < before.retries
-            again = again and before.state is not JobState.CANCELLING
-            assert done.job.state is (JobState.QUEUED if again else how.job_state)
+            again = again and before.state is not JobState.CANCELLING and not stopped
+            # What follows may have cancelled it already: the budget is used up.
+            expected = {JobState.QUEUED, JobState.CANCELLED} if again else {how.job_state}
+            assert done.job.state in expected
+            assert done.job == self.do(self.store.job(done.job.id))
             assert done.job.failures == before.failures + again
             assert done.job.charge == before.charge + how.charge
 
@@ -159,6 +249,7 @@ class Books(RuleBasedStateMachine):
         assert (job is not None) == expected
         if job is not None and job.state is not JobState.CANCELLED:
             assert job.state is (JobState.LOST if job.faults >= job.max_attempts else JobState.QUEUED)
+            assert job == self.do(self.store.job(job.id))
 
     @rule(job=jobs)
     def cancel(self, job):
@@ -205,7 +296,8 @@ class Books(RuleBasedStateMachine):
     @rule()
     def restart(self):
         self.do(self.store.close())
-        self.store = self.do(Store.open(self.folder / "grid.db", clock=Clock()))
+        self.store = self.do(Store.open(self.folder / "grid.db", clock=StoppedClock()))
+        self.listen()
 
     @rule(submission=consumes(submissions))
     def forget(self, submission):
@@ -220,7 +312,7 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def an_end_is_an_end(self):
-        for job in self.do(self.store.job_page(user_id=None, limit=1000)):
+        for job in self.do(self.store.jobs_by_id(self.known)):
             if job.id in self.seen_ends:
                 assert job.state is self.seen_ends[job.id]
             elif job.state.ended:
@@ -232,6 +324,23 @@ class Books(RuleBasedStateMachine):
         assert len({job.id for _, job in live}) == len(live)
         waiting = self.do(self.store.waiting_jobs())
         assert all(job.state is JobState.QUEUED and job.current_attempt_id is None for job in waiting)
+        for array_id, array in self.told.items():
+            assert self.do(self.store.array(array_id)) == array
+            elements = self.do(self.store.elements(array, limit=10))
+            assert [job.array_index for job in elements] == list(range(array.count))
+            fresh = {id_ for id_, _ in self.do(self.store.fresh_elements(array_id))}
+            queued = {job.id for job in elements if job.state is JobState.QUEUED}
+            assert fresh | {job.id for job in waiting if job.array_id == array_id} == queued
+
+    @invariant()
+    def no_array_costs_more_than_its_budget_nor_stands_still(self):
+        blocked = {child for child, _ in self.do(self.store.unmet_dependencies())}
+        for array in self.told.values():
+            assert array.charge + array.held <= array.hold
+            assert array.max_credits is None or array.hold <= array.max_credits
+            if not array.state.ended and not array.running and array.id not in blocked:
+                jobs = self.do(self.store.elements(array, states=[JobState.QUEUED], limit=10))
+                assert any(array.affords(job.charge) for job in jobs)
 
 
 TestBooks = Books.TestCase

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gridx.messages import AttemptState, JobState
-from gridx.services.coordinator.store import attempts, job_reads, reads
+from gridx.services.coordinator.store import array_reads, attempts, job_reads, reads
 from gridx.services.coordinator.store.orm import Statement
 from gridx.services.coordinator.store.output import CHUNK_BYTES
 from gridx.services.coordinator.store.records import OutputChunk
@@ -182,16 +182,18 @@ async def test_no_read_and_no_step_of_a_job_looks_through_a_whole_table(grid):
     """But for what reads a whole table on purpose."""
     statements = {
         f"{module.__name__}.{name}": value.sql
-        for module in (reads, job_reads)
+        for module in (reads, job_reads, array_reads)
         for name, value in vars(module).items()
         if isinstance(value, Statement) and name not in {"_USERS", "_WORKERS", "_EARNED", "_BALANCES"}
     }
     for user in (False, True):
         for state in (False, True):
             statements[f"page {user} {state}"] = job_reads._page(user, state, False).sql
+            statements[f"arrays {user} {state}"] = array_reads._page(user, state, False).sql
+            statements[f"elements {state}"] = array_reads._elements(state).sql
     statements["live"] = attempts.LIVE
-    for name in ("_JOBS", "_PAYLOADS", "_FAULTS"):
-        by_id = getattr(job_reads, name)
+    for name in ("JOBS", "_PAYLOADS", "_FAULTS", "_ELEMENTS_OF", "_SHARED"):
+        by_id = getattr(job_reads, name, None) or getattr(array_reads, name)
         statements[name] = by_id._build([1, 2]).sql(params_inline=False)
 
     def explain(db):
@@ -203,7 +205,7 @@ async def test_no_read_and_no_step_of_a_job_looks_through_a_whole_table(grid):
         return found
 
     for name, plan in (await grid.store._writer.run(explain)).items():
-        newest_first = name == "page False False"
+        newest_first = name in ("page False False", "arrays False False")
         assert newest_first or not any(step.startswith("SCAN") for step in plan), (name, plan)
         assert not any("TEMP B-TREE" in step for step in plan), (name, plan)
 

@@ -15,15 +15,25 @@ from gridx.errors import NotFound
 from gridx.messages import AttemptState, JobState
 from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, attempt_sources
 from gridx.services.coordinator.store import postings
-from gridx.services.coordinator.store.records import AttemptRecord, Begin, JobRecord, NewAttempt, WorkerRecord
+from gridx.services.coordinator.store.aftermath import Consequences
+from gridx.services.coordinator.store.records import (
+    Aftermath,
+    AttemptRecord,
+    Begin,
+    JobRecord,
+    NewAttempt,
+    WorkerRecord,
+)
 from gridx.services.coordinator.store.rows import (
     JOB,
+    SELECT_JOB,
     SELECT_WORKER,
     job_record,
     moment,
     select_live,
     worker_record,
 )
+from gridx.services.coordinator.store.writer import Noted
 
 
 def one_of(states: Iterable[StrEnum]) -> str:
@@ -36,10 +46,12 @@ _ASSIGN_ATTEMPT = (
     "INSERT INTO attempts"
     " (job_id, number, worker_id, state, gpus, runtime, assigned_at, assigned_mono_ms, boot_id)"
     " SELECT id, attempts + 1, ?, 'assigned', ?, ?, ?, ?, ? FROM jobs WHERE id = ? AND state = 'queued'"
+    " AND NOT EXISTS (SELECT 1 FROM dependencies WHERE job_id = coalesce(jobs.array_id, jobs.id) AND NOT met)"
     " RETURNING id, number"
 )
 _ASSIGN_JOB = (
-    "UPDATE jobs SET state = 'assigned', reason = '', not_before = NULL, attempts = attempts + 1,"
+    "UPDATE jobs SET state = 'assigned', reason = '', not_before = NULL, files = 0, file_bytes = 0,"
+    " attempts = attempts + 1,"
     " attempt_id = ?, worker_id = ?"
     " WHERE id = ? AND state = 'queued' RETURNING user_id"
 )
@@ -82,18 +94,27 @@ def expect(rows: int, found: int, what: str) -> None:
 
 def assign(
     db: sqlite3.Connection, now: int, placements: Sequence[NewAttempt], mono_ms: int, boot_id: str
-) -> list[AttemptRecord | None]:
-    """Begin an attempt for each job that is still queued.
+) -> Noted[list[AttemptRecord | None], Aftermath]:
+    """Begin an attempt for each job that is still queued and waits for no other.
+
+    An element begins only if what its array holds covers it as well as those that run; else it is in
+    ``Aftermath.uncovered``.
 
     Raises:
         NotFound: no such worker.
     """
     workers: dict[int, WorkerRecord] = {}
     taken: Counter[int] = Counter()
+    book = postings.Book()
+    follows = Consequences(db, now, book)
     placed: list[AttemptRecord | None] = []
     for new in placements:
         if new.worker_id not in workers:
             workers[new.worker_id] = _worker(db, new.worker_id)
+        element = _waiting_element(db, new.job_id)
+        if element is not None and not _affordable(follows, element):
+            placed.append(None)
+            continue
         gpus = json.dumps(new.gpus)
         values = (new.worker_id, gpus, new.runtime, now, mono_ms, boot_id, new.job_id)
         begun = db.execute(_ASSIGN_ATTEMPT, values).fetchall()
@@ -104,12 +125,31 @@ def assign(
         owners = db.execute(_ASSIGN_JOB, (attempt_id, new.worker_id, new.job_id)).fetchall()
         expect(1, len(owners), "assign")
         taken[owners[0][0]] += 1
+        if element is not None:
+            follows.arrays.begin(element)
         placed.append(_assigned(attempt_id, number, new, workers[new.worker_id], now, mono_ms, boot_id))
-    book = postings.Book()
     for user_id, jobs in taken.items():
         book.count(postings.account_of(db, user_id), waiting=-jobs)
+    aftermath = follows.work_off()
     book.write(db, now)
-    return placed
+    return Noted(placed, aftermath)
+
+
+def _waiting_element(db: sqlite3.Connection, job_id: int) -> JobRecord | None:
+    """The job, if it is an element of an array and waits."""
+    row = db.execute(
+        f"{SELECT_JOB} jobs.id = ? AND jobs.state = 'queued' AND jobs.array_id IS NOT NULL", (job_id,)
+    ).fetchone()
+    return None if row is None else job_record(row)
+
+
+def _affordable(follows: Consequences, element: JobRecord) -> bool:
+    assert element.array_id is not None
+    array = follows.arrays.get(element.array_id)
+    if array.stop or not array.affords(element.charge):
+        follows.uncovered(element.id)
+        return False
+    return True
 
 
 def _worker(db: sqlite3.Connection, worker_id: int) -> WorkerRecord:

@@ -6,34 +6,27 @@ The first findings say what is wrong in the file, the others what is wrong in th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final
 
 from gridx.credits import format_credits
-from gridx.messages import ENDED, AttemptState, AuditFinding, AuditReport, JobState
-from gridx.services.coordinator.states import LIVE_ATTEMPTS, LIVE_JOBS, OPEN_JOBS, PAID, RETRIED
+from gridx.messages import AuditFinding, AuditReport
+from gridx.services.coordinator.states import LIVE_JOBS, PAID, RETRIED
+from gridx.services.coordinator.store import array_checks
+from gridx.services.coordinator.store.checks import (
+    IN_ENDED,
+    IN_LIVE,
+    IN_LIVE_ATTEMPTS,
+    IN_OPEN,
+    Check,
+    among,
+)
 from gridx.services.coordinator.store.postings import ESCROW, TREASURY
 
 MAX_FINDINGS: Final = 50
 """Of each check; a broken database has them by the thousand."""
 
 
-def _in(states: frozenset[JobState] | frozenset[AttemptState]) -> str:
-    return "(" + ", ".join(f"'{state.value}'" for state in sorted(states)) + ")"
-
-
-class Check(NamedTuple):
-    """A query whose every row is a finding, and the sentence for a row."""
-
-    name: str
-    sql: str
-    say: Callable[..., str]
-
-
-_OPEN = _in(OPEN_JOBS)
-_LIVE = _in(LIVE_JOBS)
-_ENDED = _in(ENDED)
-_LIVE_ATTEMPTS = _in(LIVE_ATTEMPTS)
 _NAME = "coalesce((SELECT username FROM users WHERE users.id = accounts.user_id), accounts.kind)"
 # What each job's transactions moved into and out of escrow, by kind.
 _ESCROWED = f"""
@@ -49,12 +42,11 @@ _ESCROWED = f"""
         WHERE job_id IS NOT NULL AND postings.account_id = {ESCROW} GROUP BY transactions.job_id
     ),
     books AS (
-        SELECT jobs.id AS id, state, hold, charge, failures, coalesce(held, 0) AS held,
+        SELECT jobs.id AS id, array_id, state, hold, charge, failures, coalesce(held, 0) AS held,
             coalesce(settled, 0) AS settled, coalesce(released, 0) AS released, coalesce(holds, 0) AS holds,
             coalesce(settles, 0) AS settles, coalesce(releases, 0) AS releases
         FROM jobs LEFT JOIN escrowed ON escrowed.job_id = jobs.id
     )"""
-
 CHECKS: Final = (
     Check(
         "sum zero",
@@ -92,8 +84,11 @@ CHECKS: Final = (
     ),
     Check(
         "escrow",
-        f"SELECT balance, total FROM accounts, (SELECT coalesce(sum(hold - charge), 0) AS total FROM jobs"
-        f" WHERE state IN {_OPEN}) WHERE accounts.id = {ESCROW} AND balance <> total",
+        "SELECT balance, total FROM accounts,"
+        " (SELECT (SELECT coalesce(sum(hold - charge), 0) FROM jobs"
+        f" WHERE state IN {IN_OPEN} AND array_id IS NULL)"
+        " + (SELECT coalesce(sum(held), 0) FROM arrays) AS total)"
+        f" WHERE accounts.id = {ESCROW} AND balance <> total",
         lambda balance, total: (
             f"Escrow has {format_credits(balance)} credits; the jobs that have not ended hold"
             f" {format_credits(total)}."
@@ -101,8 +96,10 @@ CHECKS: Final = (
     ),
     Check(
         "held",
-        f"SELECT {_NAME}, held, coalesce(total, 0) FROM accounts LEFT JOIN (SELECT user_id AS owner,"
-        f" sum(hold - charge) AS total FROM jobs WHERE state IN {_OPEN} GROUP BY user_id)"
+        f"SELECT {_NAME}, held, coalesce(total, 0) FROM accounts LEFT JOIN"
+        " (SELECT owner, sum(amount) AS total"
+        f" FROM (SELECT user_id AS owner, hold - charge AS amount FROM jobs WHERE state IN {IN_OPEN}"
+        " AND array_id IS NULL UNION ALL SELECT user_id, held FROM arrays) GROUP BY owner)"
         " ON owner = accounts.user_id"
         " WHERE held <> coalesce(total, 0)",
         lambda name, held, total: (
@@ -151,7 +148,7 @@ CHECKS: Final = (
     Check(
         "holds",
         f"WITH {_ESCROWED} SELECT id, hold, held, holds FROM books"
-        " WHERE held <> hold OR holds > 1 OR (holds = 0 AND hold > 0)",
+        " WHERE array_id IS NULL AND (held <> hold OR holds > 1 OR (holds = 0 AND hold > 0))",
         lambda id_, hold, held, holds: (
             f"Job {id_} should have held {format_credits(hold)} credits; {holds} transactions held"
             f" {format_credits(held)}."
@@ -161,7 +158,7 @@ CHECKS: Final = (
         "settlement",
         f"WITH {_ESCROWED} SELECT id, held, settled, released, settles, releases FROM books"
         " WHERE settles > failures + 1 OR releases > 1"
-        f" OR (state IN {_ENDED} AND held <> settled + released)",
+        f" OR (state IN {IN_ENDED} AND array_id IS NULL AND held <> settled + released)",
         lambda id_, held, settled, released, settles, releases: (
             f"Job {id_} has ended; it held {format_credits(held)} credits, but {settles} settlements paid"
             f" {format_credits(settled)} and {releases} releases gave back {format_credits(released)}."
@@ -170,7 +167,7 @@ CHECKS: Final = (
     Check(
         "early payment",
         f"WITH {_ESCROWED} SELECT id, state, failures, settled + released FROM books"
-        f" WHERE state IN {_OPEN} AND (settles > failures OR settled <> charge OR releases > 0)",
+        f" WHERE state IN {IN_OPEN} AND (settles > failures OR settled <> charge OR releases > 0)",
         lambda id_, state, failures, moved: (
             f"Job {id_} is {state} and failed {failures} times, but {format_credits(moved)} credits of its"
             " hold have left escrow."
@@ -207,7 +204,7 @@ CHECKS: Final = (
     ),
     Check(
         "unpaid ends",
-        f"SELECT id, job_id, state, charge FROM attempts WHERE charge <> 0 AND state NOT IN {_in(PAID)}",
+        f"SELECT id, job_id, state, charge FROM attempts WHERE charge <> 0 AND state NOT IN {among(PAID)}",
         lambda id_, job, state, charge: (
             f"Attempt {id_} of job {job} is {state} and was charged {format_credits(charge)} credits."
         ),
@@ -216,10 +213,10 @@ CHECKS: Final = (
         "live attempts",
         "SELECT jobs.id, jobs.state, count(attempts.id), max(attempts.id IS jobs.attempt_id),"
         " min(attempts.state)"
-        f" FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.state IN {_LIVE_ATTEMPTS}"
+        f" FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.state IN {IN_LIVE_ATTEMPTS}"
         " GROUP BY jobs.id HAVING"
-        f" count(attempts.id) <> (jobs.state IN {_LIVE})"
-        f" OR (jobs.state IN {_LIVE} AND NOT max(attempts.id IS jobs.attempt_id))"
+        f" count(attempts.id) <> (jobs.state IN {IN_LIVE})"
+        f" OR (jobs.state IN {IN_LIVE} AND NOT max(attempts.id IS jobs.attempt_id))"
         " OR (jobs.state IN ('assigned', 'running') AND min(attempts.state) IS NOT jobs.state)",
         lambda id_, state, count, current, attempt_state: (
             f"Job {id_} is {state} and has {count} live attempts."
@@ -236,7 +233,7 @@ CHECKS: Final = (
         " WHERE (jobs.state IN ('succeeded', 'failed', 'timed_out', 'out_of_memory')"
         " AND attempts.state IS NOT jobs.state)"
         " OR (jobs.state = 'lost' AND coalesce(attempts.fault, 0) <> 1)"
-        f" OR (jobs.state IN ('queued', 'cancelled') AND attempts.state IN {_LIVE_ATTEMPTS})",
+        f" OR (jobs.state IN ('queued', 'cancelled') AND attempts.state IN {IN_LIVE_ATTEMPTS})",
         lambda id_, state, attempt_state: (
             f"Job {id_} is {state}, but its last attempt is {attempt_state or 'missing'}."
         ),
@@ -254,15 +251,16 @@ CHECKS: Final = (
     Check(
         "retries",
         "SELECT jobs.id, jobs.state, failures, retries, count(attempts.id) FROM jobs LEFT JOIN attempts"
-        f" ON attempts.job_id = jobs.id AND attempts.state IN {_in(RETRIED)} GROUP BY jobs.id"
-        f" HAVING count(attempts.id) <> failures + (jobs.state IN {_in(RETRIED)}) OR failures > retries",
+        f" ON attempts.job_id = jobs.id AND attempts.state IN {among(RETRIED)} GROUP BY jobs.id"
+        f" HAVING count(attempts.id) <> failures + (jobs.state IN {among(RETRIED)}) OR failures > retries",
         lambda id_, state, failures, retries, count: (
             f"Job {id_} is {state} after {failures} of {retries} retries; {count} of its attempts failed."
         ),
     ),
     Check(
         "payloads",
-        "SELECT id FROM jobs WHERE NOT EXISTS (SELECT 1 FROM job_payloads WHERE job_id = jobs.id)",
+        "SELECT id FROM jobs WHERE NOT EXISTS (SELECT 1 FROM job_payloads WHERE job_id = jobs.id)"
+        " AND NOT EXISTS (SELECT 1 FROM array_payloads WHERE array_payloads.array_id = jobs.array_id)",
         lambda id_: f"Job {id_} has lost its program.",
     ),
     Check(
@@ -280,6 +278,7 @@ CHECKS: Final = (
             f"Attempt {id_} of job {job} says {stdout} + {stderr} bytes of output; {out} + {err} are stored."
         ),
     ),
+    *array_checks.CHECKS,
 )
 
 

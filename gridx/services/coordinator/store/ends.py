@@ -1,7 +1,7 @@
 """How attempts and jobs end: paid, given back, cancelled. An end happens once; what is late changes nothing.
 
-An end is one transaction: the guarded updates of the attempt and the job, and the postings that pay for it.
-Many ends are written by few statements.
+An end is one transaction: the guarded updates of the attempt and the job, the postings that pay for it, and
+what follows from it. Many ends are written by few statements.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from gridx.messages import AttemptState, JobState
+from gridx.messages import AttemptState, JobState, Microcredits
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.states import (
     LIVE_JOBS,
@@ -25,10 +25,12 @@ from gridx.services.coordinator.states import (
     job_sources,
     retry_delay_s,
 )
-from gridx.services.coordinator.store import postings
+from gridx.services.coordinator.store import files, postings
+from gridx.services.coordinator.store.aftermath import Consequences, release_entry
 from gridx.services.coordinator.store.attempts import Live, expect, find_live, one_of
-from gridx.services.coordinator.store.records import Begin, End, Finished, JobRecord
+from gridx.services.coordinator.store.records import Aftermath, ArrayRecord, Begin, End, Finished, JobRecord
 from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
+from gridx.services.coordinator.store.writer import Noted
 
 # What an attempt's start would have written is written with its end where both came at once.
 _END_ATTEMPT = {
@@ -55,12 +57,13 @@ _TRY_AGAIN = (
     f" AND state IN {one_of(job_sources(JobState.QUEUED))}"
 )
 _EARN = "UPDATE workers SET earned = earned + ? WHERE id = ?"
-_CANCEL_QUEUED = (
-    "UPDATE jobs SET state = 'cancelled', reason = ?, ended_at = ? WHERE id = ? AND state = 'queued'"
-)
 _CANCEL_LIVE = (
     "UPDATE jobs SET state = 'cancelling', reason = ?"
     f" WHERE id = ? AND state IN {one_of(job_sources(JobState.CANCELLING))}"
+)
+_CANCEL_LIVE_ELEMENTS = (
+    "UPDATE jobs SET state = 'cancelling', reason = ?"
+    f" WHERE array_id = ? AND state IN {one_of(job_sources(JobState.CANCELLING))} RETURNING id"
 )
 
 
@@ -72,7 +75,10 @@ class Ending(NamedTuple):
     begin: Begin | None
 
 
-def finish(db: sqlite3.Connection, now: int, endings: Sequence[Ending]) -> list[Finished | None]:
+Ended = Noted[Finished | None, Aftermath]
+
+
+def finish(db: sqlite3.Connection, now: int, endings: Sequence[Ending]) -> list[Ended]:
     """End attempts and pay the workers' owners; end their jobs and give back the rest. None: fenced.
 
     A job whose program failed and that has retries left is queued again in place of its end.
@@ -80,10 +86,12 @@ def finish(db: sqlite3.Connection, now: int, endings: Sequence[Ending]) -> list[
     Raises:
         ValueError: an end that is not paid, or a charge over what is held.
     """
-    ends = _Ends(now)
+    ends = _Ends(db, now)
     finished = [_finish(db, ends, ending) for ending in endings]
-    ends.write(db)
-    return finished
+    # What follows from any of them is told once.
+    notes = [ends.write(), *[None] * (len(finished) - 1)]
+    found = [one and replace(one, job=ends.after_all(one.job)) for one in finished]
+    return [Noted(one, note) for one, note in zip(found, notes, strict=True)]
 
 
 def _finish(db: sqlite3.Connection, ends: _Ends, ending: Ending) -> Finished | None:
@@ -98,8 +106,8 @@ def _finish(db: sqlite3.Connection, ends: _Ends, ending: Ending) -> Finished | N
     if not 0 <= end.fee <= end.charge <= live.job.held:
         raise ValueError(f"charge {end.charge} with fee {end.fee} does not fit the {live.job.held} held")
     begin = ending.begin if live.attempt_state is AttemptState.ASSIGNED else None
-    target = after_failure(live.job.state, end.attempt_state, live.job.failures, live.job.retries)
-    if target is JobState.QUEUED:
+    retries = 0 if ends.stopped(live.job) else live.job.retries
+    if after_failure(live.job.state, end.attempt_state, live.job.failures, retries) is JobState.QUEUED:
         # The job does not keep how this one ended, so the attempt says it.
         end = replace(end, reason=end.reason or _how(end))
         ends.end_attempt(ending.attempt_id, end, begin=begin)
@@ -107,6 +115,8 @@ def _finish(db: sqlite3.Connection, ends: _Ends, ending: Ending) -> Finished | N
     else:
         ends.end_attempt(ending.attempt_id, end, begin=begin)
         job = ends.end_job(ending.attempt_id, live, end, begin=begin)
+    given = files.take_outputs(db, ends.now, ending.attempt_id, end.files, end.left)
+    job = replace(job, files=given.files, file_bytes=given.size)
     return Finished(job, job.user_id, live.payee_id)
 
 
@@ -118,7 +128,7 @@ def _how(end: End) -> str:
 
 def requeue(
     db: sqlite3.Connection, now: int, attempt_id: int, state: AttemptState, reason: str, fault: bool
-) -> JobRecord | None:
+) -> Noted[JobRecord | None, Aftermath]:
     """End an attempt unpaid; its job waits again, or has had too many, or was being cancelled. None: fenced.
 
     Raises:
@@ -128,56 +138,93 @@ def requeue(
         raise ValueError(f"{state} is no unpaid end")
     live = find_live(db, attempt_id)
     if live is None:
-        return None
-    job = live.job
+        return Noted(None, None)
+    ends = _Ends(db, now)
+    job, stopped = live.job, ends.stopped(live.job)
     target = after_fault(job.state, job.faults + fault, job.max_attempts)
-    ends = _Ends(now)
+    if target is JobState.QUEUED and stopped:
+        target = JobState.CANCELLED
     ends.end_attempt(attempt_id, End(target, state, reason), fault=fault)
+    files.drop_sent(db, attempt_id)
     if target is JobState.QUEUED:
-        ends.write(db)
-        expect(1, db.execute(_QUEUE_AGAIN, (fault, job.id, attempt_id)).rowcount, "requeue")
-        postings.post(db, now, [], {live.payer: postings.Counters(waiting=1)})
-        return replace(
-            job,
-            state=target,
-            reason="",
-            started_at=None,
-            faults=job.faults + fault,
-            current_attempt_id=None,
-        )
-    if target is JobState.LOST:
-        times = "once" if job.max_attempts == 1 else f"{job.max_attempts} times"
-        reason = f"Tried {times}, and each time the machine failed. The last: {reason or state.value}"
+        ended = ends.queue_again(attempt_id, live, fault=fault)
     else:
-        reason = job.reason
-    ended = ends.end_job(attempt_id, live, End(target, state, reason), fault=fault)
-    ends.write(db)
-    return ended
+        if target is JobState.LOST:
+            times = "once" if job.max_attempts == 1 else f"{job.max_attempts} times"
+            reason = f"Tried {times}, and each time the machine failed. The last: {reason or state.value}"
+        else:
+            reason = job.reason or stopped
+        ended = ends.end_job(attempt_id, live, End(target, state, reason), fault=fault)
+    aftermath = ends.write()
+    return Noted(ends.after_all(ended), aftermath)
 
 
-def cancel(db: sqlite3.Connection, now: int, job_id: int, reason: str) -> JobRecord | None:
+def cancel(db: sqlite3.Connection, now: int, job_id: int, reason: str) -> Noted[JobRecord | None, Aftermath]:
     """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
-    if db.execute(_CANCEL_QUEUED, (reason, now, job_id)).rowcount:
-        held, payer = db.execute(
-            "SELECT jobs.hold - jobs.charge, accounts.id FROM jobs"
-            " JOIN accounts ON accounts.user_id = jobs.user_id WHERE jobs.id = ?",
-            (job_id,),
-        ).fetchone()
-        postings.post(db, now, [_release(payer, held, job_id)], {payer: postings.Counters(-held, waiting=-1)})
+    book = postings.Book()
+    follows = Consequences(db, now, book)
+    aftermath = None
+    if follows.cancel_queued(job_id, reason):
+        aftermath = follows.work_off()
+        book.write(db, now)
     else:
         db.execute(_CANCEL_LIVE, (reason, job_id))
     row = db.execute(f"{SELECT_JOB} jobs.id = ?", (job_id,)).fetchone()
-    return None if row is None else job_record(row)
+    return Noted(None if row is None else job_record(row), aftermath)
+
+
+class CancelledArray(NamedTuple):
+    """An array after its cancel, and the elements whose workers have to kill them."""
+
+    array: ArrayRecord
+    live: list[int]
+
+
+def cancel_array(
+    db: sqlite3.Connection, now: int, array_id: int, reason: str
+) -> Noted[CancelledArray | None, Aftermath]:
+    """Cancel what waits of an array at once, what runs when its workers have killed it.
+
+    None: no such array. Repeats change nothing; one that is stopped, but has something running, is cancelled.
+    """
+    book = postings.Book()
+    follows = Consequences(db, now, book)
+    array = follows.arrays.find(array_id)
+    if array is None:
+        return Noted(None, None)
+    if array.state.ended or array.stop == "cancel":
+        return Noted(CancelledArray(array, []), None)
+    follows.stop(array, "cancel", reason)
+    live = [row[0] for row in db.execute(_CANCEL_LIVE_ELEMENTS, (reason, array_id)).fetchall()]
+    aftermath = follows.work_off()
+    book.write(db, now)
+    assert aftermath is not None
+    return Noted(CancelledArray(aftermath.arrays[array_id], live), aftermath)
 
 
 class _Ends:
     """Ends that were found to be in order, to be written at once."""
 
-    def __init__(self, now: int) -> None:
-        self._now = now
+    def __init__(self, db: sqlite3.Connection, now: int) -> None:
+        self._db = db
+        self.now = now
         self._updates: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         self._book = postings.Book()
+        self._follows = Consequences(db, now, self._book)
         self.attempt_ids: set[int] = set()
+
+    def stopped(self, job: JobRecord) -> str:
+        """Why the array of which the job is an element lets nothing start; empty when it does, or is none."""
+        if job.array_id is None:
+            return ""
+        array = self._follows.arrays.get(job.array_id)
+        return array.reason if array.stop else ""
+
+    def after_all(self, job: JobRecord) -> JobRecord:
+        """A job as it is once all is written: what follows may have cancelled an element that was to wait."""
+        if job.state is not JobState.QUEUED or not self.stopped(job):
+            return job
+        return job_record(self._db.execute(f"{SELECT_JOB} jobs.id = ?", (job.id,)).fetchone())
 
     def end_attempt(
         self, attempt_id: int, end: End, *, fault: bool = False, begin: Begin | None = None
@@ -187,13 +234,13 @@ class _Ends:
         self._updates[_END_ATTEMPT[end.attempt_state]].append(
             (
                 end.attempt_state.value,
-                self._now,
+                self.now,
                 end.reason,
                 fault,
                 end.charged_ms,
                 end.charge,
                 end.fee,
-                self._now if begin else None,
+                self.now if begin else None,
                 begin.runtime if begin else None,
                 attempt_id,
             )
@@ -205,11 +252,11 @@ class _Ends:
         """The job's last step and its money, in one: the charge to the worker's owner, the rest back."""
         job = live.job
         reason = end.reason or (job.reason if job.state is JobState.CANCELLING else "")
-        started = self._now if begin else None
+        started = self.now if begin else None
         self._updates[_END_JOB[end.job_state]].append(
             (
                 end.job_state.value,
-                self._now,
+                self.now,
                 reason,
                 fault,
                 end.charge,
@@ -221,13 +268,14 @@ class _Ends:
                 attempt_id,
             )
         )
-        self._pay(attempt_id, live, end)
-        return replace(
+        self._settle(attempt_id, live, end)
+        self._release(live, end)
+        ended = replace(
             job,
             state=end.job_state,
             reason=reason,
             started_at=job.started_at if started is None else moment(started),
-            ended_at=moment(self._now),
+            ended_at=moment(self.now),
             faults=job.faults + fault,
             charge=job.charge + end.charge,
             exit_code=end.exit_code,
@@ -235,15 +283,19 @@ class _Ends:
             peak_memory_bytes=end.peak_memory_bytes,
             current_attempt_id=None,
         )
+        self._follows.ended(ended)
+        return ended
 
     def try_again(self, attempt_id: int, live: Live, end: End) -> JobRecord:
         """The program failed and has a retry left: the attempt is paid, the job waits for the next."""
         job = live.job
         failures = job.failures + 1
-        not_before = self._now + retry_delay_s(job.retry_delay_s, failures) * 1_000_000
+        not_before = self.now + retry_delay_s(job.retry_delay_s, failures) * 1_000_000
         self._updates[_TRY_AGAIN].append((end.charge, not_before, job.id, attempt_id))
         self._settle(attempt_id, live, end)
-        self._book.count(live.payer, held=-end.charge, spent=end.charge, waiting=1)
+        self._book.count(live.payer, held=-end.charge, waiting=1)
+        if job.array_id is not None:
+            self._follows.arrays.wait_again(job, end.charge)
         return replace(
             job,
             state=JobState.QUEUED,
@@ -255,25 +307,47 @@ class _Ends:
             current_attempt_id=None,
         )
 
-    def _pay(self, attempt_id: int, live: Live, end: End) -> None:
-        self._settle(attempt_id, live, end)
-        self._book.enter(_release(live.payer, live.job.held - end.charge, live.job.id))
-        self._book.count(live.payer, held=-live.job.held, spent=end.charge)
+    def queue_again(self, attempt_id: int, live: Live, *, fault: bool) -> JobRecord:
+        """The machine failed, or gave it back: nothing is paid, the job waits for another."""
+        job = live.job
+        self._updates[_QUEUE_AGAIN].append((fault, job.id, attempt_id))
+        self._book.count(live.payer, waiting=1)
+        if job.array_id is not None:
+            self._follows.arrays.wait_again(job)
+        return replace(
+            job,
+            state=JobState.QUEUED,
+            reason="",
+            started_at=None,
+            faults=job.faults + fault,
+            current_attempt_id=None,
+        )
 
     def _settle(self, attempt_id: int, live: Live, end: End) -> None:
         """Out of escrow, to the worker's owner."""
+        job = live.job
         paid = ledger.settle_postings(postings.ESCROW, live.payee, postings.TREASURY, end.charge, end.fee)
-        self._book.enter(postings.Entry("settle", paid, live.job.id, attempt_id))
+        self._book.enter(postings.Entry("settle", paid, job.id, attempt_id, array_id=job.array_id))
+        self._book.count(live.payer, spent=end.charge)
         self._book.count(live.payee, earned=end.charge - end.fee)
         if end.charge:
-            self._updates[_EARN].append((end.charge - end.fee, live.job.worker_id))
+            self._updates[_EARN].append((end.charge - end.fee, job.worker_id))
 
-    def write(self, db: sqlite3.Connection) -> None:
-        """Write all of them."""
+    def _release(self, live: Live, end: End) -> None:
+        """Back to the job's owner: what was held for it, or what its array need not hold any more."""
+        job = live.job
+        back: Microcredits
+        if job.array_id is None:
+            back = job.held - end.charge
+        else:
+            back = self._follows.arrays.end(job, end.job_state, end.charge)
+        self._book.enter(release_entry(live.payer, back, job.id, job.array_id))
+        self._book.count(live.payer, held=-end.charge - back)
+
+    def write(self) -> Aftermath | None:
+        """Write all of them, and what follows from them."""
         for statement, rows in self._updates.items():
-            expect(len(rows), db.executemany(statement, rows).rowcount, "end")
-        self._book.write(db, self._now)
-
-
-def _release(payer: int, amount: int, job_id: int) -> postings.Entry:
-    return postings.Entry("release", ledger.release_postings(postings.ESCROW, payer, amount), job_id)
+            expect(len(rows), self._db.executemany(statement, rows).rowcount, "end")
+        aftermath = self._follows.work_off()
+        self._book.write(self._db, self.now)
+        return aftermath

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from tortoise.expressions import Q
 from tortoise.queryset import ValuesListQuery
@@ -13,18 +13,21 @@ from tortoise.queryset import ValuesListQuery
 from gridx.messages import JobState, Microcredits, Stream
 from gridx.services.coordinator.states import LIVE_JOBS
 from gridx.services.coordinator.store import rows
+from gridx.services.coordinator.store.array_reads import JOBS, ArrayReads
 from gridx.services.coordinator.store.models import Attempt, Job, JobPayload, OutputChunk
-from gridx.services.coordinator.store.orm import MAX_ID, Reader, Statement, bounded, storable
+from gridx.services.coordinator.store.orm import MAX_ID, ById, Statement, bounded, storable
 from gridx.services.coordinator.store.output import CHUNK_BYTES, STREAM_NUMBER
 from gridx.services.coordinator.store.records import AttemptRecord, JobRecord, Payload
-
-MAX_TEXT: Final = 200
-"""Characters of a search; no name is longer."""
-_MAX_IN: Final = 512
-"""Ids in one query."""
+from gridx.services.coordinator.store.text import MAX_TEXT, literal
 
 _JOB = Statement(lambda: Job.filter(id=0).values_list(*rows.JOB))
-_WAITING = Statement(lambda: Job.filter(state="").order_by("id").values_list(*rows.JOB))
+_WAITING = Statement(
+    lambda: (
+        Job.filter(Q(state="") & (Q(array_id__isnull=True) | Q(attempts__gt=0)))
+        .order_by("id")
+        .values_list(*rows.JOB)
+    )
+)
 _LIVE = Statement(
     lambda: Job.filter(state="").values_list(*rows.JOB, *(f"attempt__{name}" for name in rows.ATTEMPT))
 )
@@ -47,7 +50,9 @@ def _page(user: bool, state: bool, text: bool) -> Statement:
     """The listing with these filters; values in this order, then ``before`` and the limit."""
 
     def build() -> ValuesListQuery[Any]:
-        query = Job.filter(**({"user_id": 0} if user else {}), **({"state": ""} if state else {}))
+        query = Job.filter(
+            array_id__isnull=True, **({"user_id": 0} if user else {}), **({"state": ""} if state else {})
+        )
         if text:
             query = query.filter(
                 Q(name__contains="")
@@ -60,40 +65,8 @@ def _page(user: bool, state: bool, text: bool) -> Statement:
     return Statement(build)
 
 
-_Build = Callable[[list[int]], ValuesListQuery[Any]]
-
-
-class _ById:
-    """A query for a set of ids, in as few shapes as there are powers of two."""
-
-    def __init__(self, build: _Build) -> None:
-        self._build = build
-        self._statements: dict[int, Statement] = {}
-
-    async def rows(self, reader: Reader, ids: Iterable[int]) -> list[Any]:
-        found: list[Any] = []
-        wanted = sorted({bounded(value) for value in ids if value > 0})
-        for at in range(0, len(wanted), _MAX_IN):
-            part = wanted[at : at + _MAX_IN]
-            size = 1 << (len(part) - 1).bit_length()
-            if size not in self._statements:
-                places = list(range(size))
-                self._statements[size] = Statement(lambda places=places: self._build(places))  # type: ignore[misc]
-            # No row has id 0.
-            found += await reader.rows(self._statements[size], *part, *[0] * (size - len(part)))
-        return found
-
-
-_JOBS = _ById(lambda ids: Job.filter(id__in=ids).values_list(*rows.JOB))
-_PAYLOADS = _ById(lambda ids: JobPayload.filter(job_id__in=ids).values_list(*rows.PAYLOAD))
-_FAULTS = _ById(lambda ids: Attempt.filter(job_id__in=ids).values_list("job_id", "worker_id", "fault"))
-
-
-def _literal(text: str) -> str:
-    """A LIKE pattern for texts that contain this one, every character of which means itself."""
-    for special in "\\%_":
-        text = text.replace(special, "\\" + special)
-    return f"%{text}%"
+_PAYLOADS = ById(lambda ids: JobPayload.filter(job_id__in=ids).values_list(*rows.PAYLOAD))
+_FAULTS = ById(lambda ids: Attempt.filter(job_id__in=ids).values_list("job_id", "worker_id", "fault"))
 
 
 def _pieces(found: Iterable[Any], offset: int, limit: int) -> Iterator[bytes]:
@@ -101,10 +74,8 @@ def _pieces(found: Iterable[Any], offset: int, limit: int) -> Iterator[bytes]:
         yield data[max(0, offset - start) : max(0, offset + limit - start)]
 
 
-class JobReads:
+class JobReads(ArrayReads):
     """What is asked of jobs and attempts; part of ``Store``."""
-
-    _reader: Reader
 
     async def job(self, job_id: int) -> JobRecord | None:
         """A job by id."""
@@ -113,7 +84,7 @@ class JobReads:
 
     async def jobs_by_id(self, ids: Iterable[int]) -> list[JobRecord]:
         """The jobs of these ids that there are, by id."""
-        return [rows.job_record(row) for row in await _JOBS.rows(self._reader, ids)]
+        return [rows.job_record(row) for row in await JOBS.rows(self._reader, ids)]
 
     async def job_page(
         self,
@@ -124,7 +95,7 @@ class JobReads:
         before: int | None = None,
         limit: int = 50,
     ) -> list[JobRecord]:
-        """Jobs, newest first.
+        """Jobs that are in no array, newest first.
 
         Args:
             user_id: whose; None: everybody's.
@@ -137,7 +108,7 @@ class JobReads:
             return []
         last = [MAX_ID if before is None else bounded(before), limit]
         owner = [] if user_id is None else [bounded(user_id)]
-        like = [_literal(text)] * 4 if text else []
+        like = [literal(text)] * 4 if text else []
         found: list[Any] = []
         # A query for each state: of one, SQLite reads the newest from the index; of several it sorts all.
         for state in [[state.value] for state in set(states)] or [[]]:
@@ -152,7 +123,11 @@ class JobReads:
 
     async def payloads(self, ids: Iterable[int]) -> dict[int, Payload]:
         """Payloads by job id."""
-        return {row[0]: rows.payload(row) for row in await _PAYLOADS.rows(self._reader, ids)}
+        wanted = set(ids)
+        found = {row[0]: rows.payload(row) for row in await _PAYLOADS.rows(self._reader, wanted)}
+        if missing := wanted - found.keys():
+            found |= await self.element_payloads(missing)
+        return found
 
     async def attempts_of(self, job_id: int) -> list[AttemptRecord]:
         """A job's attempts, in order."""
@@ -164,8 +139,8 @@ class JobReads:
         return rows.attempt_record(found[0]) if found else None
 
     async def waiting_jobs(self) -> list[JobRecord]:
-        """All queued jobs, by id."""
-        return [rows.job_record(row) for row in await self._reader.rows(_WAITING, JobState.QUEUED.value)]
+        """All queued jobs by id, without elements of arrays that were never tried."""
+        return [rows.job_record(row) for row in await self._reader.rows(_WAITING, JobState.QUEUED.value, 0)]
 
     async def live_attempts(self) -> list[tuple[AttemptRecord, JobRecord]]:
         """Attempts that are assigned or running, with their jobs; by attempt id."""

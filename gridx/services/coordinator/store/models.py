@@ -137,9 +137,6 @@ class Array(Model):
     user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("grid.User", related_name="arrays")
     name = fields.TextField()
     count = fields.BigIntField()
-    first_one: fields.ForeignKeyRelation[Job] = fields.ForeignKeyField(
-        "grid.Job", related_name="first_of", source_field="first_id"
-    )
     first_index = fields.BigIntField()
     total_count = fields.BigIntField()
     max_fails = fields.BigIntField(null=True)

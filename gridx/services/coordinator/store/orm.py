@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,9 @@ MAX_ID: Final = 2**63 - 1
 """What SQLite can compare an id with; nothing has a larger one."""
 
 _ALIAS: Final = "grid"
+MAX_IN: Final = 512
+"""Ids in one query."""
+
 _MODELS: Final = "gridx.services.coordinator.store.models"
 
 
@@ -138,4 +141,28 @@ class Reader:
                 reason="store_failed",
             ) from None
         found: Sequence[sqlite3.Row] = rows
+        return found
+
+
+_Build = Callable[[list[int]], ValuesListQuery[Any]]
+
+
+class ById:
+    """A query for a set of ids, in as few shapes as there are powers of two."""
+
+    def __init__(self, build: _Build) -> None:
+        self._build = build
+        self._statements: dict[int, Statement] = {}
+
+    async def rows(self, reader: Reader, ids: Iterable[int]) -> list[Any]:
+        found: list[Any] = []
+        wanted = sorted({bounded(value) for value in ids if value > 0})
+        for at in range(0, len(wanted), MAX_IN):
+            part = wanted[at : at + MAX_IN]
+            size = 1 << (len(part) - 1).bit_length()
+            if size not in self._statements:
+                places = list(range(size))
+                self._statements[size] = Statement(lambda places=places: self._build(places))  # type: ignore[misc]
+            # No row has id 0.
+            found += await reader.rows(self._statements[size], *part, *[0] * (size - len(part)))
         return found

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     job_id: int | None = None
     attempt_id: int | None = None
     note: str = ""
+    array_id: int | None = None
 
 
 class Counters(NamedTuple):
@@ -91,13 +92,16 @@ def post(
     for transaction_id, entry in enumerate(written, last_id + 1):
         if sum(amount for _, amount in entry.postings) != 0:
             raise ValueError(f"the postings of a {entry.kind} do not sum to zero: {entry.postings}")
-        transactions.append((transaction_id, entry.kind, entry.job_id, entry.attempt_id, entry.note, at))
+        transactions.append(
+            (transaction_id, entry.kind, entry.job_id, entry.attempt_id, entry.array_id, entry.note, at)
+        )
         for account, amount in entry.postings:
             postings.append((transaction_id, account, amount))
             moved[account] += amount
     if transactions:
         db.executemany(
-            "INSERT INTO transactions (id, kind, job_id, attempt_id, note, at) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO transactions (id, kind, job_id, attempt_id, array_id, note, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             transactions,
         )
         db.executemany("INSERT INTO postings (transaction_id, account_id, amount) VALUES (?, ?, ?)", postings)

@@ -12,7 +12,16 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from gridx.messages import AttemptState, Dependency, InputFile, JobState, Microcredits, Stream
+from gridx.messages import (
+    AttemptState,
+    Dependency,
+    InputFile,
+    JobState,
+    LeftFile,
+    Microcredits,
+    OutputFile,
+    Stream,
+)
 from gridx.services.coordinator.ledger import Prices as Prices
 
 
@@ -36,6 +45,11 @@ class TokenRecord(Struct, frozen=True):
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime | None
+
+
+Stop = Literal["", "cancel", "fails", "budget", "parent"]
+"""Why no element of an array starts any more: it was cancelled, too many of it failed, its budget is used up,
+what it waited for did not succeed."""
 
 
 class NewArray(Struct, frozen=True):
@@ -136,6 +150,74 @@ class JobRecord(Struct, frozen=True):
         return self.hold - self.charge
 
 
+class ArrayRecord(Struct, frozen=True):
+    """Many jobs of one submission. Its elements are the jobs ``id + 1`` to ``id + count``."""
+
+    id: int
+    user_id: int
+    owner: str
+    name: str
+    count: int
+    first_index: int
+    total_count: int
+    max_fails: int | None
+    max_credits: Microcredits | None
+    unit: Microcredits
+    """What one element may cost at most."""
+    hold: Microcredits
+    held: Microcredits
+    """What lies in escrow for all of them now."""
+    charge: Microcredits
+    open_charge: Microcredits
+    """Of the charge, what fell on elements that have not ended."""
+    running_charge: Microcredits
+    """Of that, what fell on elements that have a machine."""
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    state: JobState
+    reason: str
+    stop: Stop
+    changes: int
+    """Grows with every change: of two records the one with more is the newer."""
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    retry_of: int | None
+    model: JobRecord
+    """An element as it was submitted: what all of them ask of a machine."""
+
+    @property
+    def cover(self) -> Microcredits:
+        """What the elements that have not ended may still cost, all together."""
+        return (self.queued + self.running) * self.unit - self.open_charge
+
+    @property
+    def bound(self) -> Microcredits:
+        """Of ``held``, what elements that have a machine may still need."""
+        return self.running * self.unit - self.running_charge
+
+    def affords(self, charge: Microcredits = 0) -> bool:
+        """Whether one more element may start, ``charge`` of which was spent on it before."""
+        return self.held - self.bound >= self.unit - charge
+
+
+class Aftermath(Struct):
+    """What a step changed beside the job that it was about, as of its commit."""
+
+    arrays: dict[int, ArrayRecord] = {}
+    cancelled: list[JobRecord] = []
+    """Jobs that waited for one that did not succeed."""
+    met: list[tuple[int, int]] = []
+    """A waiting job, or array, and a parent that ended as it had to."""
+    uncovered: list[int] = []
+    """Elements that were to start and are not covered by what their array holds."""
+    payers: set[int] = set()
+    """Users whose balances moved."""
+
+
 class Payload(Struct, frozen=True):
     """What a worker needs beside the record."""
 
@@ -196,6 +278,8 @@ class End(Struct, frozen=True):
     charged_ms: int = 0
     charge: Microcredits = 0
     fee: Microcredits = 0
+    files: Sequence[OutputFile] = ()
+    left: Sequence[LeftFile] = ()
 
 
 class WorkerRecord(Struct, frozen=True):
@@ -243,10 +327,12 @@ class Idempotency(Struct, frozen=True):
 
 
 class Submitted(Struct, frozen=True):
-    """The jobs of one submission; ``replayed`` when an earlier request with the same key had made them."""
+    """The jobs and arrays of one submission; ``replayed`` when an earlier request had made them."""
 
-    jobs: list[JobRecord]
+    jobs: list[JobRecord | ArrayRecord]
     replayed: bool
+    waits_for: dict[int, list[int]] = {}
+    """By its number, which others a new job waits for."""
 
 
 class OutputChunk(Struct, frozen=True):

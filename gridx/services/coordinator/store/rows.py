@@ -12,11 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gridx.messages import AttemptState, InputFile, JobState
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.states import LIVE_JOBS
 from gridx.services.coordinator.store.records import (
+    ArrayRecord,
     AttemptRecord,
     BalanceRecord,
     EntryRecord,
@@ -178,6 +180,105 @@ def job_record(row: Row) -> JobRecord:
         not_before=_moment_or_none(row[40]),
         files=row[41],
         file_bytes=row[42],
+    )
+
+
+def as_submitted(record: JobRecord) -> JobRecord:
+    """A job without anything that happened to it."""
+    return replace(
+        record,
+        state=JobState.QUEUED,
+        reason="",
+        charge=0,
+        attempts=0,
+        faults=0,
+        current_attempt_id=None,
+        worker_id=None,
+        worker_name="",
+        started_at=None,
+        ended_at=None,
+        exit_code=None,
+        signal=None,
+        peak_memory_bytes=None,
+        stdout_bytes=0,
+        stderr_bytes=0,
+        failures=0,
+        not_before=None,
+        files=0,
+        file_bytes=0,
+    )
+
+
+ARRAY: Final = (
+    "id",
+    "user_id",
+    "user__username",
+    "name",
+    "count",
+    "first_index",
+    "total_count",
+    "max_fails",
+    "max_credits",
+    "unit",
+    "hold",
+    "held",
+    "charge",
+    "open_charge",
+    "running_charge",
+    "queued",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "state",
+    "reason",
+    "stop",
+    "changes",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "retry_of_id",
+)
+SELECT_ARRAY: Final = select(
+    "arrays",
+    [*ARRAY[:-1], "retry_of"],
+    {"user": "JOIN users AS user ON user.id = arrays.user_id"},
+    "WHERE ",
+)
+
+
+def array_record(row: Row, first: JobRecord) -> ArrayRecord:
+    """An array, with its first element."""
+    return ArrayRecord(
+        id=row[0],
+        user_id=row[1],
+        owner=row[2],
+        name=row[3],
+        count=row[4],
+        first_index=row[5],
+        total_count=row[6],
+        max_fails=row[7],
+        max_credits=row[8],
+        unit=row[9],
+        hold=row[10],
+        held=row[11],
+        charge=row[12],
+        open_charge=row[13],
+        running_charge=row[14],
+        queued=row[15],
+        running=row[16],
+        succeeded=row[17],
+        failed=row[18],
+        cancelled=row[19],
+        state=JobState(row[20]),
+        reason=row[21],
+        stop=row[22],
+        changes=row[23],
+        created_at=moment(row[24]),
+        started_at=_moment_or_none(row[25]),
+        ended_at=_moment_or_none(row[26]),
+        retry_of=row[27],
+        model=as_submitted(first),
     )
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from gridx.clock import Clock
 from gridx.errors import Unavailable
@@ -35,6 +35,7 @@ from gridx.services.coordinator.store.migrate import look_over, migrate
 from gridx.services.coordinator.store.orm import Reader
 from gridx.services.coordinator.store.reads import Reads
 from gridx.services.coordinator.store.records import (
+    Aftermath,
     AttemptRecord,
     BalanceRecord,
     Begin,
@@ -51,7 +52,7 @@ from gridx.services.coordinator.store.records import (
     WorkerRecord,
 )
 from gridx.services.coordinator.store.rows import micros
-from gridx.services.coordinator.store.writer import Together, Writer
+from gridx.services.coordinator.store.writer import Noted, Together, Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,8 +97,8 @@ class Store(Reads, JobReads, Filing):
         self._writer = writer
         self._reader = reader
         self._aside = Aside(path)
-        self._submit = self._timed(submit.submit)
-        self._finish = self._timed(ends.finish)
+        self._submit: Together[submit.Submission, Submitted] = self._timed(submit.submit)
+        self._finish: Together[ends.Ending, Finished | None] = self._timed(ends.finish)
         self._pruned = clock.monotonic()
         self._pruning: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -151,9 +152,27 @@ class Store(Reads, JobReads, Filing):
         now = micros(self._clock.now())
         return await self._writer.run(lambda db: operation(db, now, *args, **kwargs))
 
+    async def _noted(
+        self,
+        operation: Callable[Concatenate[sqlite3.Connection, int, P], Noted[T, Aftermath]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As ``_write``, for an operation that notes what else it changed."""
+        answer: Any = await self._write(operation, *args, **kwargs)
+        found: T = answer
+        return found
+
+    def on_aftermath(self, callback: Callable[[Aftermath], None]) -> None:
+        """Be told what steps changed beside their own job, in the order of their commits.
+
+        It comes before the answer to whoever took the step, and also when he is gone.
+        """
+        self._writer.on_note(callback)
+
     def _timed(
-        self, operation: Callable[[sqlite3.Connection, int, Sequence[R]], Sequence[T]]
-    ) -> Together[R, T]:
+        self, operation: Callable[[sqlite3.Connection, int, Sequence[R]], Sequence[Any]]
+    ) -> Together[R, Any]:
         """An operation of the writer, given the time at which it runs."""
         return lambda db, requests: operation(db, micros(self._clock.now()), requests)
 
@@ -236,7 +255,7 @@ class Store(Reads, JobReads, Filing):
     async def assign(self, placements: Sequence[NewAttempt]) -> list[AttemptRecord | None]:
         """Begin attempts; None for a job that was no longer queued."""
         mono_ms = int(self._clock.monotonic() * 1000)
-        return await self._write(attempts.assign, placements, mono_ms, self.boot_id)
+        return await self._noted(attempts.assign, placements, mono_ms, self.boot_id)
 
     async def start_attempt(self, attempt_id: int, *, runtime: str) -> JobRecord | None:
         """The program runs. None: stale, a repeat."""
@@ -268,11 +287,18 @@ class Store(Reads, JobReads, Filing):
         The job is queued again; or lost, when ``fault`` was its ``max_attempts``-th; or cancelled, when that
         was asked for.
         """
-        return await self._write(ends.requeue, attempt_id, state, reason, fault)
+        return await self._noted(ends.requeue, attempt_id, state, reason, fault)
 
     async def cancel(self, job_id: int, reason: str) -> JobRecord | None:
         """Cancel a waiting job at once, a live one when its worker has killed it. None: no such job."""
-        return await self._write(ends.cancel, job_id, reason)
+        return await self._noted(ends.cancel, job_id, reason)
+
+    async def cancel_array(self, array_id: int, reason: str) -> ends.CancelledArray | None:
+        """Cancel an array: what waits at once, what runs when its workers have killed it.
+
+        None: no such array.
+        """
+        return await self._noted(ends.cancel_array, array_id, reason)
 
     # -- workers -------------------------------------------------------------------------------------------
 

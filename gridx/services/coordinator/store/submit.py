@@ -9,23 +9,44 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from gridx.errors import InsufficientCredits, TooMany
+from gridx.credits import format_credits
+from gridx.errors import InsufficientCredits, InvalidField, TooMany
 from gridx.messages import JobState, Microcredits
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.store import idempotency, postings
-from gridx.services.coordinator.store.records import Idempotency, JobRecord, NewJob, Submitted
+from gridx.services.coordinator.store.arrays import find_array
+from gridx.services.coordinator.store.blobs import use_inputs
+from gridx.services.coordinator.store.dependencies import depend
+from gridx.services.coordinator.store.records import (
+    ArrayRecord,
+    Idempotency,
+    JobRecord,
+    NewArray,
+    NewJob,
+    Submitted,
+)
 from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
 
 _INSERT_JOB = (
     "INSERT INTO jobs (id, user_id, state, language, name, cpu_millis, memory_mb, gpus, timeout_s, priority,"
-    " max_attempts, runtime, python, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at, retry_of,"
-    " retries, retry_delay_s)"
-    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " max_attempts, runtime, python, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at, retries,"
+    " retry_delay_s, retry_of, array_id, array_index)"
+    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_PAYLOAD = (
     "INSERT INTO job_payloads (job_id, code, args, env, inputs, outputs) VALUES (?, ?, ?, ?, ?, ?)"
 )
+_INSERT_ARRAY = (
+    "INSERT INTO arrays (id, user_id, name, count, first_index, total_count, max_fails, max_credits, unit,"
+    " hold, held, queued, state, created_at, retry_of)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)"
+)
+_INSERT_ARRAY_PAYLOAD = (
+    "INSERT INTO array_payloads (array_id, code, args, env, inputs, outputs) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_INSERT_ELEMENT = "INSERT INTO array_elements (array_id, position, args, inputs) VALUES (?, ?, ?, ?)"
 
 
 class Submission(NamedTuple):
@@ -53,7 +74,9 @@ def submit(db: sqlite3.Connection, now: int, submissions: Sequence[Submission]) 
     Raises:
         InsufficientCredits: the balance does not cover all of a submission.
         TooMany: the user would have more than ``max_queued`` waiting.
-        Conflict: the key came with another body.
+        Conflict: the key came with another body; what should have succeeded first did not.
+        NotFound: what it should wait for is not there, or another's.
+        InvalidField: an input was not uploaded; a budget is too small for one element.
     """
     entrance = _Entrance(db, now)
     accepted = [entrance.accept(submission) for submission in submissions]
@@ -72,7 +95,10 @@ class _Entrance:
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         self._next_id = last[0] + 1 if last else 1
         self._jobs: list[tuple[object, ...]] = []
-        self._payloads: list[tuple[int, str, str, str, str, str]] = []
+        self._payloads: list[tuple[object, ...]] = []
+        self._arrays: list[tuple[object, ...]] = []
+        self._array_payloads: list[tuple[object, ...]] = []
+        self._elements: list[tuple[object, ...]] = []
         self._book = postings.Book()
 
     def accept(self, submission: Submission) -> Submitted:
@@ -81,15 +107,22 @@ class _Entrance:
         if key and (earlier := self._earlier(user_id, key)) is not None:
             return earlier
         payer = self._payer(user_id)
-        _check_quota(payer.waiting, len(jobs), max_queued)
-        total = sum(job.hold for job in jobs)
+        count = sum(1 if job.array is None else len(job.array.indices) for job in jobs)
+        _check_quota(payer.waiting, count, max_queued)
+        total = sum(hold_for(job) for job in jobs)
         if total > payer.balance:
-            raise _shortfall(payer.balance, total, len(jobs))
+            raise _shortfall(payer.balance, total, count)
         payer.balance -= total
-        payer.waiting += len(jobs)
-        self._book.count(payer.account, held=total, waiting=len(jobs))
-        records = [self._queue(user_id, payer, job) for job in jobs]
-        submitted = Submitted(records, replayed=False)
+        payer.waiting += count
+        self._book.count(payer.account, held=total, waiting=count)
+        submitted = Submitted([], replayed=False)
+        for job in jobs:
+            record = self._queue(user_id, payer, job)
+            submitted.jobs.append(record)
+            waits_for = depend(self._db, user_id, record.id, job.after)
+            if waits_for:
+                submitted.waits_for[record.id] = waits_for
+        records = submitted.jobs
         if key:
             ids = json.dumps([record.id for record in records])
             idempotency.remember(self._db, self._now, user_id, "submit", key, ids)
@@ -98,6 +131,9 @@ class _Entrance:
 
     def write(self) -> None:
         """Write all that was accepted."""
+        self._db.executemany(_INSERT_ARRAY, self._arrays)
+        self._db.executemany(_INSERT_ARRAY_PAYLOAD, self._array_payloads)
+        self._db.executemany(_INSERT_ELEMENT, self._elements)
         self._db.executemany(_INSERT_JOB, self._jobs)
         self._db.executemany(_INSERT_PAYLOAD, self._payloads)
         self._book.write(self._db, self._now)
@@ -109,7 +145,7 @@ class _Entrance:
             return None
         if (unwritten := self._keys.get((user_id, key.key))) is not None:
             return Submitted(unwritten.jobs, replayed=True)
-        found = [_job(self._db, job_id) for job_id in json.loads(earlier)]
+        found = [_job(self._db, id_) or find_array(self._db, id_) for id_ in json.loads(earlier)]
         return Submitted([job for job in found if job is not None], replayed=True)
 
     def _payer(self, user_id: int) -> _Payer:
@@ -124,14 +160,84 @@ class _Entrance:
             self._payers[user_id] = _Payer(*row)
         return self._payers[user_id]
 
-    def _queue(self, user_id: int, payer: _Payer, job: NewJob) -> JobRecord:
+    def _queue(self, user_id: int, payer: _Payer, job: NewJob) -> JobRecord | ArrayRecord:
+        if job.array is not None:
+            return self._queue_array(user_id, payer, job, job.array)
         job_id = self._next_id
         self._next_id += 1
-        self._jobs.append(_job_row(job_id, user_id, job, self._now))
+        use_inputs(self._db, self._now, user_id, job_id, job.inputs)
+        self._jobs.append((job_id, user_id, *_job_columns(job, self._now), job.retry_of, None, None))
         self._payloads.append((job_id, *_payload_columns(job)))
         held = ledger.hold_postings(payer.account, postings.ESCROW, job.hold)
         self._book.enter(postings.Entry("hold", held, job_id))
         return _record(job_id, user_id, payer.owner, job, self._now)
+
+    def _queue_array(self, user_id: int, payer: _Payer, job: NewJob, array: NewArray) -> ArrayRecord:
+        array_id, count, hold = self._next_id, len(array.indices), hold_for(job)
+        self._next_id += 1 + count
+        use_inputs(self._db, self._now, user_id, array_id, job.inputs)
+        if array.inputs is not None:
+            for position, own in enumerate(array.inputs):
+                use_inputs(self._db, self._now, user_id, array_id, own, f"array.inputs[{position}]")
+        self._arrays.append(
+            (
+                array_id,
+                user_id,
+                job.name,
+                count,
+                array.indices[0],
+                array.total_count,
+                array.max_fails,
+                array.max_credits,
+                job.hold,
+                hold,
+                hold,
+                count,
+                self._now,
+                array.retry_of,
+            )
+        )
+        self._array_payloads.append((array_id, *_payload_columns(job)))
+        columns = _job_columns(job, self._now)
+        retried: Sequence[int | None] = array.retried or [None] * count
+        self._jobs += [
+            (array_id + 1 + position, user_id, *columns, retried[position], array_id, index)
+            for position, index in enumerate(array.indices)
+        ]
+        if array.args is not None or array.inputs is not None:
+            args, inputs = array.args or [[]] * count, array.inputs or [[]] * count
+            self._elements += [
+                (array_id, position, _json(args[position]), _json(inputs[position]))
+                for position in range(count)
+            ]
+        held = ledger.hold_postings(payer.account, postings.ESCROW, hold)
+        self._book.enter(postings.Entry("hold", held, array_id=array_id))
+        first = replace(
+            _record(array_id + 1, user_id, payer.owner, job, self._now),
+            array_id=array_id,
+            array_index=array.indices[0],
+        )
+        return _array_record(array_id, job, array, hold, first)
+
+
+def hold_for(job: NewJob) -> Microcredits:
+    """What is set aside for a new job, or for a whole array.
+
+    Raises:
+        InvalidField: the budget of an array does not cover one element.
+    """
+    if job.array is None:
+        return job.hold
+    budget = job.array.max_credits
+    if budget is not None and budget < job.hold:
+        raise InvalidField(
+            f"array.max_credits: one element may cost {format_credits(job.hold)} credits, which is more than"
+            f" the budget of {format_credits(budget)}.",
+            "Give it a larger budget, or ask for less: a shorter timeout_s, fewer retries.",
+            field="array.max_credits",
+        )
+    whole = job.hold * len(job.array.indices)
+    return whole if budget is None else min(whole, budget)
 
 
 def _check_quota(waiting: int, more: int, max_queued: int) -> None:
@@ -167,10 +273,9 @@ def _job(db: sqlite3.Connection, job_id: int) -> JobRecord | None:
     return None if row is None else job_record(row)
 
 
-def _job_row(job_id: int, user_id: int, job: NewJob, now: int) -> tuple[object, ...]:
+def _job_columns(job: NewJob, now: int) -> tuple[object, ...]:
+    """What jobs of one kind have in common."""
     return (
-        job_id,
-        user_id,
         job.language,
         job.name,
         job.cpu_millis,
@@ -187,9 +292,45 @@ def _job_row(job_id: int, user_id: int, job: NewJob, now: int) -> tuple[object, 
         job.prices.fee_ppm,
         job.hold,
         now,
-        job.retry_of,
         job.retries,
         job.retry_delay_s,
+    )
+
+
+def _array_record(
+    array_id: int, job: NewJob, array: NewArray, hold: Microcredits, first: JobRecord
+) -> ArrayRecord:
+    """The row just written, without reading it again."""
+    return ArrayRecord(
+        id=array_id,
+        user_id=first.user_id,
+        owner=first.owner,
+        name=job.name,
+        count=len(array.indices),
+        first_index=array.indices[0],
+        total_count=array.total_count,
+        max_fails=array.max_fails,
+        max_credits=array.max_credits,
+        unit=job.hold,
+        hold=hold,
+        held=hold,
+        charge=0,
+        open_charge=0,
+        running_charge=0,
+        queued=len(array.indices),
+        running=0,
+        succeeded=0,
+        failed=0,
+        cancelled=0,
+        state=JobState.QUEUED,
+        reason="",
+        stop="",
+        changes=0,
+        created_at=first.created_at,
+        started_at=None,
+        ended_at=None,
+        retry_of=array.retry_of,
+        model=first,
     )
 
 

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from gridx.errors import GridError, Unavailable
 
@@ -26,6 +26,16 @@ Request = TypeVar("Request")
 Operation = Callable[[sqlite3.Connection], T]
 Together = Callable[[sqlite3.Connection, Sequence[Request]], Sequence[T]]
 """An operation for any number of requests: an answer for each, or nothing done and an exception."""
+
+Note = TypeVar("Note")
+
+
+class Noted(NamedTuple, Generic[T, Note]):
+    """An operation's answer with a note of what else it changed, for whoever keeps track of that."""
+
+    value: T
+    note: Note | None
+
 
 CAPACITY: Final = 8192
 """Operations that may wait; past it callers wait to get in."""
@@ -61,6 +71,7 @@ class _Outcome(NamedTuple):
     answer: asyncio.Future[Any]
     value: Any
     error: BaseException | None
+    note: Any = None
 
 
 class _Fatal(Exception):
@@ -98,6 +109,16 @@ def _alike(batch: Iterable[_Pending]) -> Iterable[list[_Pending]]:
     return found.values()
 
 
+def _ignore(note: object) -> None:
+    """Nobody asked for notes."""
+
+
+def _outcome(pending: _Pending, value: Any) -> _Outcome:
+    if isinstance(value, Noted):
+        return _Outcome(pending.answer, value.value, None, value.note)
+    return _Outcome(pending.answer, value, None)
+
+
 class Writer:
     """Runs operations in its thread, in order of arrival but for those that are run together.
 
@@ -112,6 +133,7 @@ class Writer:
         self._closing = False
         self._failure: BaseException | None = None
         self._on_failure: list[Callable[[BaseException], None]] = []
+        self._on_note: Callable[[Any], None] = _ignore
         self._places = asyncio.Semaphore(CAPACITY)
         self._thread = threading.Thread(target=self._work, name="gridx-writer", daemon=True)
         # Commits and changed rows since the log was last copied.
@@ -132,6 +154,13 @@ class Writer:
             self._closing = True
             self._ready.notify()
         await asyncio.shield(self._ended)
+
+    def on_note(self, callback: Callable[[Any], None]) -> None:
+        """Be given the notes of operations, on the loop, in the order of their commits, before the answers.
+
+        That is so also when nobody waits for the answer any more.
+        """
+        self._on_note = callback
 
     def on_failure(self, callback: Callable[[BaseException], None]) -> None:
         """Be told, on the loop, when nothing can be written any more; at once if that is so."""
@@ -261,7 +290,7 @@ class Writer:
                 log.error("a write failed", exc_info=error)
             return [_Outcome(alike[0].answer, None, error)]
         db.execute("RELEASE operation")
-        return [_Outcome(pending.answer, value, None) for pending, value in zip(alike, values, strict=True)]
+        return [_outcome(pending, value) for pending, value in zip(alike, values, strict=True)]
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -307,8 +336,13 @@ class Writer:
             self._post(self._deliver, outcomes)
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
-        for answer, value, error in outcomes:
+        for answer, value, error, note in outcomes:
             self._places.release()
+            if note is not None:
+                try:
+                    self._on_note(note)
+                except Exception as lost:
+                    log.critical("nobody knows what else a write changed", exc_info=lost)
             if answer.done():
                 continue
             if error is None:
