@@ -10,7 +10,6 @@ CREATE TABLE arrays (
     user_id     INTEGER NOT NULL REFERENCES users (id),
     name        TEXT    NOT NULL,
     count       INTEGER NOT NULL CHECK (count >= 1),
-    first_id    INTEGER NOT NULL REFERENCES jobs (id) DEFERRABLE INITIALLY DEFERRED,
     first_index INTEGER NOT NULL CHECK (first_index >= 0),
     total_count INTEGER NOT NULL,
     max_fails   INTEGER CHECK (max_fails >= 0),
@@ -233,5 +232,5 @@ CREATE TABLE file_usage (
 
 -- When an attempt's printed output and files were deleted for their age.
 ALTER TABLE attempts ADD COLUMN pruned_at INTEGER;
-CREATE INDEX jobs_with_files ON jobs (user_id, file_bytes) WHERE files > 0;
 CREATE INDEX attempts_to_prune ON attempts (ended_at) WHERE ended_at IS NOT NULL AND pruned_at IS NULL;
+CREATE INDEX jobs_with_files ON jobs (user_id, file_bytes) WHERE files > 0;
