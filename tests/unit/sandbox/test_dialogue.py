@@ -249,3 +249,27 @@ async def test_each_end_gets_its_own_name_and_reason(changes, outcome, reason):
 def test_signals_have_names_for_people():
     assert signal_name(11) == "SIGSEGV (segmentation fault)"
     assert signal_name(63) == "signal 63"
+
+
+async def test_what_a_job_has_used_is_known_while_it_runs_and_never_falls():
+    asked = request()
+    usage = [frame(b"U", {"cpu_ms": used, "peak": 0}) for used in (700, 400, 900)]
+    channel = Played(READY, frame(b"S"), *usage, ends=False)
+    line = Line(channel)
+    await line.ready()
+
+    async def sink(stream, data):
+        return
+
+    async def nothing():
+        return
+
+    talk = Dialogue(line, asked, sink, nothing, kill=channel.kill, check=nothing)
+    running = asyncio.create_task(talk.run(b"", asyncio.Event()))
+    while asked.meter.cpu_ms < 900:
+        await asyncio.sleep(0)
+    channel.incoming.put_nowait(end(cpu_ms=950))
+    await running
+    assert asked.meter.cpu_ms == 950
+    # Each attempt has its own.
+    assert request().meter.cpu_ms == 0
