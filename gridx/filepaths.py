@@ -11,27 +11,52 @@ RESERVED: Final = frozenset({"job.py", "job.sh", "job.js", OUT})
 """Names in a job's folder that are taken: the program itself, and what comes back."""
 MAX_PART_BYTES: Final = 255
 """Of one part of a path, as the sandbox's file system has it."""
+MAX_NAMES_BYTES: Final = 1 << 20
+"""All paths of one job together; they go to its worker in one message."""
 
 
-def obstacle(paths: Iterable[str]) -> tuple[int, str] | None:
-    """Why files with these paths cannot lie in one job's folder.
+class Folder:
+    """The paths of one job's files, put in one after the other.
 
-    Returns:
-        The number of the first path that is in the way, and what it does; None when all is well.
+    Args:
+        base: what all of several jobs have; it is not changed.
     """
-    files: set[str] = set()
-    folders: set[str] = set()
-    for number, path in enumerate(paths):
+
+    def __init__(self, base: Folder | None = None) -> None:
+        self._base = base
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+        self._bytes: int = base._bytes if base is not None else 0
+
+    def put(self, path: str) -> str:
+        """Put a path in; why it cannot lie there, or ""."""
         parts = path.split("/")
-        above = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+        sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
         if parts[0] in RESERVED:
-            return number, f"takes the place of the job's own {parts[0]}"
-        if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
-            return number, f"has a part of more than {MAX_PART_BYTES} bytes"
-        if path in files:
-            return number, "is there twice"
-        if path in folders or above & files:
-            return number, "is a file and a folder at once"
-        files.add(path)
-        folders |= above
-    return None
+            return f"takes the place of the job's own {parts[0]}"
+        if max(sizes) > MAX_PART_BYTES:
+            return f"has a part of more than {MAX_PART_BYTES} bytes"
+        if self._is_file(path):
+            return "is there twice"
+        if self._is_folder(path) or any(self._is_file(folder) for folder in above):
+            return "is a file and a folder at once"
+        self._bytes += sum(sizes) + len(sizes)
+        if self._bytes > MAX_NAMES_BYTES:
+            return f"is one too many: the paths have more than {MAX_NAMES_BYTES:,} bytes together"
+        self._files.add(path)
+        self._folders.update(above)
+        return ""
+
+    def put_all(self, paths: Iterable[str]) -> tuple[int, str] | None:
+        """Put paths in; the number of the first that cannot lie there, and why not."""
+        for number, path in enumerate(paths):
+            if why := self.put(path):
+                return number, why
+        return None
+
+    def _is_file(self, path: str) -> bool:
+        return path in self._files or (self._base is not None and self._base._is_file(path))
+
+    def _is_folder(self, path: str) -> bool:
+        return path in self._folders or (self._base is not None and self._base._is_folder(path))

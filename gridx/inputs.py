@@ -61,7 +61,7 @@ def collect(named: Iterable[str | Path], root: Path | None = None) -> list[Found
     found: list[Found] = []
     for name in named:
         found += _meant(str(name), root)
-    if blocked := filepaths.obstacle(file.path for file in found):
+    if blocked := filepaths.Folder().put_all(file.path for file in found):
         number, why = blocked
         raise InvalidField(
             f"{safetext.name(found[number].path)} {why}.",

@@ -13,6 +13,7 @@ from gridx.clock import Clock
 from gridx.config import Settings
 from gridx.errors import GridError, Unavailable
 from gridx.messages import Assign, Assignment, AttemptState, JobState
+from gridx.services.coordinator.files import file_caps
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
 from gridx.services.coordinator.jobs.lifecycle import Lifecycle
@@ -27,6 +28,8 @@ RETRY_S: Final = 1.0
 ASSIGN_BYTES: Final = 512 << 10
 """Programs that go into one frame; one that is larger goes alone."""
 ASSIGN_ATTEMPTS: Final = 64
+INPUT_BYTES: Final = 160
+"""About what an input takes in a frame beside its path."""
 
 
 class Dispatcher:
@@ -48,6 +51,7 @@ class Dispatcher:
         self._clock = clock
         self._lease_s = settings.coordinator.lease_s
         self._cap_bytes = settings.coordinator.output_cap_bytes
+        self._out_files = file_caps(settings.files)
         self.cancelled: set[int] = set()
         self.rounds = 0
 
@@ -165,6 +169,7 @@ class Dispatcher:
             output_cap_bytes=self._cap_bytes,
             inputs=payload.inputs,
             outputs=payload.outputs,
+            out_files=self._out_files,
             array_index=job.array_index,
             array_count=payload.array_count,
         )
@@ -177,6 +182,7 @@ def _parts(assignments: Sequence[Assignment]) -> Iterator[list[Assignment]]:
     for assignment in assignments:
         bytes_more = 512 + len(assignment.code) + sum(map(len, assignment.args))
         bytes_more += sum(len(name) + len(value) for name, value in assignment.env.items())
+        bytes_more += sum(INPUT_BYTES + len(one.path.encode()) for one in assignment.inputs)
         if part and (size + bytes_more > ASSIGN_BYTES or len(part) >= ASSIGN_ATTEMPTS):
             yield part
             part, size = [], 0

@@ -240,7 +240,7 @@ class Lifecycle:
         if self._fleet.live(live.id) is not live:
             self._fleet.send(live.worker_id, Ack(attempt_ids=[live.id]))
             return
-        missing = self._missing_output(live, frame)
+        missing = await self._missing(live, frame)
         broke = frame.outcome == "broken" or (frame.outcome == "cancelled" and live.asked is None)
         if begin is not None and (missing or broke):
             await self._start(live, begin)
@@ -256,21 +256,25 @@ class Lifecycle:
             await self._settle(live, frame, at, reason, begin)
         self._fleet.send(live.worker_id, Ack(attempt_ids=[live.id]))
 
-    def _missing_output(self, live: Live, frame: Finished) -> bool:
-        """Whether output has to come again before the end can be taken; for that the worker reconnects."""
+    async def _missing(self, live: Live, frame: Finished) -> bool:
+        """Whether output or files have to come again before the end is taken; the worker reconnects then."""
+        if live.gaps >= MAX_GAPS:
+            return False
         claimed: dict[Stream, int] = {"stdout": frame.stdout_bytes, "stderr": frame.stderr_bytes}
-        missing = [
+        missing: list[str] = [
             stream for stream, size in claimed.items() if min(size, self._cap_bytes) > live.stored[stream]
         ]
-        link = self._fleet.link(live.worker_id)
-        if not missing or live.gaps >= MAX_GAPS:
+        if frame.files and frame.outcome != "broken":
+            missing += ["files"] if await self._store.missing_outputs(live.id, frame.files) else []
+        if not missing:
             return False
         live.gaps += 1
         log.warning("attempt %d ended, but a part of its %s is missing", live.id, " and ".join(missing))
         if link is not None:
-            link.hang_up("output is missing; go on from the offsets of the next welcome")
+            link.hang_up(f"{' and '.join(missing)}: a part is missing; send it once more")
         return True
 
+        link = self._fleet.link(live.worker_id)
     async def _settle(self, live: Live, frame: Finished, at: float, reason: str, begin: Begin | None) -> None:
         """The end that the program itself came to: it is paid for."""
         job = live.job
@@ -298,6 +302,8 @@ class Lifecycle:
         live.ending = True
         try:
             finished = await self._patiently(
+            files=frame.files,
+            left=frame.left,
                 live, lambda: self._store.finish_attempt(live.id, end, begin=begin)
             )
         finally:

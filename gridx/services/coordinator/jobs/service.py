@@ -172,7 +172,7 @@ class Jobs(WorkerSide):
         )
         if not done.replayed:
             for record, job in zip(done.jobs, new, strict=True):
-                self._backlog.add(record, Payload(job.code, job.args, job.env))
+                self._backlog.add(record, Payload(job.code, job.args, job.env, list(job.inputs), list(job.outputs)))
             for record in done.jobs:
                 self._lifecycle.tell(record)
             self._hub.credits_changed([user.id])

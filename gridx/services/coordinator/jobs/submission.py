@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
+from gridx import filepaths, safetext
 from gridx.errors import Forbidden, InvalidField, TooLarge
-from gridx.messages import MAX_CODE_BYTES, JobSpec, PriceLine
+from gridx.messages import MAX_CODE_BYTES, InputFile, JobSpec, PriceLine
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.scheduler import Need
@@ -20,7 +21,7 @@ def check(spec: JobSpec, user: UserRecord, languages: Collection[str]) -> None:
     Raises:
         Forbidden: it is submitted in another's name.
         TooLarge: the program is over the cap.
-        InvalidField: no worker knows the language.
+        InvalidField: no worker knows the language; inputs are in each other's way.
     """
     if spec.user_id is not None and spec.user_id not in (user.id, user.username):
         raise Forbidden(
@@ -41,6 +42,23 @@ def check(spec: JobSpec, user: UserRecord, languages: Collection[str]) -> None:
             f"The fleet offers {', '.join(sorted(languages))}.",
             field="language",
         )
+    _check_paths(spec)
+
+
+def _check_paths(spec: JobSpec) -> None:
+    """Refuse inputs that cannot lie beside each other in a job's folder."""
+    shared = filepaths.Folder()
+    _check_list(shared, spec.inputs, "inputs")
+    for position, own in enumerate((spec.array and spec.array.inputs) or ()):
+        _check_list(filepaths.Folder(shared), own, f"array.inputs[{position}]")
+
+
+def _check_list(folder: filepaths.Folder, inputs: Sequence[InputFile], name: str) -> None:
+    if (found := folder.put_all(one.path for one in inputs)) is not None:
+        number, why = found
+        field = f"{name}[{number}].path"
+        path = safetext.name(inputs[number].path)
+        raise InvalidField(f"{field}: {path} {why}.", "Give it another path.", field=field)
 
 
 def cpu_millis(spec: JobSpec) -> int:

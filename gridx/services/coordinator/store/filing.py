@@ -41,7 +41,7 @@ _TAKEN = Statement(
 _UPLOAD = Statement(lambda: Upload.filter(user_id=0, blob__digest=b"").values_list("blob__size"))
 _USED = Statement(lambda: InputUse.filter(job_id__in=[0, 0], blob__digest=b"").values_list("blob__size"))
 _SENT = Statement(lambda: SentBlob.filter(attempt_id=0, blob__digest=b"").values_list("blob__size"))
-_SENT_ALL = Statement(lambda: SentBlob.filter(attempt_id=0).values_list("blob__size"))
+_SENT_ALL = Statement(lambda: SentBlob.filter(attempt_id=0).values_list("blob__digest", "blob__size"))
 _OUTPUTS = Statement(
     lambda: OutputRow.filter(attempt_id=0).order_by("path").values_list("path", "blob__digest", "blob__size")
 )
@@ -99,16 +99,14 @@ class Filing:
 
     async def sent_so_far(self, attempt_id: int) -> tuple[int, int]:
         """How many blobs a worker has sent for an attempt, and their bytes."""
-        sizes = [row[0] for row in await self._reader.rows(_SENT_ALL, bounded(attempt_id))]
-        return len(sizes), sum(sizes)
+        found = await self._reader.rows(_SENT_ALL, bounded(attempt_id))
+        return len(found), sum(size for _, size in found)
 
     async def missing_outputs(self, attempt_id: int, named: Sequence[OutputFile]) -> list[OutputFile]:
         """Those of the files that an end names which its worker has not sent."""
-        return [
-            file
-            for file in named
-            if await self.sent_size(attempt_id, bytes.fromhex(file.sha256)) != file.size
-        ]
+        found = await self._reader.rows(_SENT_ALL, bounded(attempt_id))
+        sent = {digest.hex(): size for digest, size in found}
+        return [file for file in named if sent.get(file.sha256) != file.size]
 
     async def output_files(self, attempt_id: int) -> list[OutputFile]:
         """What an attempt gave back, by path."""
