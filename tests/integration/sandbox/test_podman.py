@@ -205,7 +205,7 @@ SEEN = {
     "seccomp profile is not in force": {"seccomp_profile_path": "unconfined"},
     # By what is told of its size, or by what is seen.
     "ShmSize|ipc namespace": {"ipcns": {"nsmode": "host"}, "shm_size": None},
-    "/proc/keys|/proc/kcore|/proc/timer_list": {"unmask": ["ALL"]},
+    "/proc/keys|/proc/kcore|/proc/timer_list": {"unmask": ["ALL"], "mask": []},
 }
 
 

@@ -182,7 +182,8 @@ def specification(wanted: Mapping[str, Any], name: str, profile: Path) -> dict[s
         "seccomp_profile_path": str(profile),
         "read_only_filesystem": host["ReadonlyRootfs"],
         "read_write_tmpfs": False,
-        # Besides those that Podman hides by itself.
+        # Its own list is let go of first, or a path on both would be hidden twice.
+        "unmask": host["MaskedPaths"],
         "mask": host["MaskedPaths"],
         "mounts": [_mount(path, options) for path, options in host["Tmpfs"].items()],
         "image_volume_mode": "ignore",
