@@ -270,11 +270,11 @@ class Lifecycle:
             return False
         live.gaps += 1
         log.warning("attempt %d ended, but a part of its %s is missing", live.id, " and ".join(missing))
+        link = self._fleet.link(live.worker_id)
         if link is not None:
             link.hang_up(f"{' and '.join(missing)}: a part is missing; send it once more")
         return True
 
-        link = self._fleet.link(live.worker_id)
     async def _settle(self, live: Live, frame: Finished, at: float, reason: str, begin: Begin | None) -> None:
         """The end that the program itself came to: it is paid for."""
         job = live.job
@@ -298,12 +298,12 @@ class Lifecycle:
             charged_ms=charged_ms,
             charge=paid.charge,
             fee=paid.fee,
+            files=frame.files,
+            left=frame.left,
         )
         live.ending = True
         try:
             finished = await self._patiently(
-            files=frame.files,
-            left=frame.left,
                 live, lambda: self._store.finish_attempt(live.id, end, begin=begin)
             )
         finally:
