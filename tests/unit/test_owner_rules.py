@@ -74,7 +74,20 @@ def test_each_rule_has_to_be_looked_at(rule):
     ],
 )
 def test_a_rule_that_does_not_hold_closes_the_machine_and_says_which(settings, seen, closed, ends):
-    assert verdict(seen, **settings) == Verdict(closed, ends)
+    found = verdict(seen, **settings)
+    assert (found.closed, found.ends) == (closed, ends)
+
+
+def test_a_machine_that_was_busy_opens_when_it_is_clearly_calm():
+    rules = allowed(max_load=2.0)
+
+    def closed(load: float, was_busy: bool) -> bool:
+        return judge(rules, Seen(MONDAY_NOON, load=load), was_busy=was_busy).busy
+
+    assert [closed(load, False) for load in (1.7, 1.99, 2.0)] == [False, False, True]
+    assert [closed(load, True) for load in (1.5, 1.61, 1.99)] == [False, True, True]
+    # What is not known yet closes it, but is no load that would have to fall.
+    assert judge(rules, Seen(MONDAY_NOON)) == Verdict("it is not known yet how busy the machine is")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from gridx.config import WorkerSettings
 from gridx.hours import Hours, parse, when
 
 LINE_CHARS: Final = 190
+CALM_PART: Final = 0.8
+"""A machine that was too busy opens again below this part of the limit, so that it does not flutter."""
 GIVES_BACK: Final = "what runs when that ends is given back"
 
 
@@ -79,17 +81,24 @@ class Verdict:
     Attributes:
         closed: why it takes nothing new; empty when it does.
         ends: what runs is concerned as well, if the owner wants it given back.
+        busy: other programs are the reason.
     """
 
     closed: str = ""
     ends: bool = False
+    busy: bool = False
 
 
-def judge(allowed: Allowed, seen: Seen) -> Verdict:
-    """What follows from what is seen. What is not known does not hold."""
+def judge(allowed: Allowed, seen: Seen, *, was_busy: bool = False) -> Verdict:
+    """What follows from what is seen. What is not known does not hold.
+
+    Args:
+        was_busy: the verdict before was that other programs keep the machine busy.
+    """
     if why := _outside(allowed, seen) or _somebody(allowed, seen) or _no_mains(allowed, seen):
         return Verdict(safetext.line(why, limit=LINE_CHARS), ends=True)
-    return Verdict(_busy(allowed, seen))
+    why = _busy(allowed, seen, CALM_PART if was_busy else 1.0)
+    return Verdict(why, busy=bool(why) and seen.load is not None)
 
 
 def lines(settings: WorkerSettings) -> list[str]:
@@ -144,8 +153,8 @@ def _no_mains(allowed: Allowed, seen: Seen) -> str:
     return "the machine runs on battery"
 
 
-def _busy(allowed: Allowed, seen: Seen) -> str:
-    if allowed.max_load is None or (seen.load is not None and seen.load < allowed.max_load):
+def _busy(allowed: Allowed, seen: Seen, part: float) -> str:
+    if allowed.max_load is None or (seen.load is not None and seen.load < allowed.max_load * part):
         return ""
     if seen.load is None:
         return "it is not known yet how busy the machine is"

@@ -55,6 +55,7 @@ class Steering:
         self._mark = data_path / PAUSED_FILE
         self._note = data_path / GIVEN_BACK_FILE
         self._sightings = Sightings(self._allowed, lambda: conversation.attempts.cpu_s, sensors)
+        self._verdict = Verdict()
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def begin(self) -> None:
@@ -69,6 +70,8 @@ class Steering:
     async def end(self) -> None:
         """Look no more; note what was given back, for the next start to tell what could not be told."""
         self._sightings.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         untold = list(self._conversation.attempts.given_back)
         try:
             if untold:
@@ -90,7 +93,8 @@ class Steering:
         """Look once."""
         if self._allowed.always:
             return
-        verdict = judge(self._allowed, await self._sightings.look())
+        seen = await self._sightings.look()
+        verdict = self._verdict = judge(self._allowed, seen, was_busy=self._verdict.busy)
         before = self._conversation.standing.closed
         if verdict.closed != before:
             log.info("%s", f"closed: {verdict.closed}" if verdict.closed else "open again")
