@@ -28,6 +28,10 @@ from gridx.messages.jobs import Outcome
 from gridx.messages.machines import MachineSample, Offer
 
 
+Standing = Literal["online", "paused", "closed", "draining", "unready"]
+"""Whether a worker takes new attempts, by its own word."""
+
+
 class Frame(Wire, frozen=True, tag_field="type", tag=str.lower):
     """Base of the frames of the workers' channel. A WebSocket message is a JSON array of frames."""
 
@@ -56,6 +60,8 @@ class Hello(Frame, frozen=True):
     """Attempts that ended and whose results were not acknowledged."""
     released: Annotated[list[Id], Meta(max_length=10_000)] = []
     """Attempts that it gave back and of which it was not told that this is known."""
+    state: Standing = "online"
+    state_reason: Line = ""
 
 
 class Sample(Frame, frozen=True):
@@ -64,7 +70,7 @@ class Sample(Frame, frozen=True):
     seq: Count
     attempts: Annotated[list[Id], Meta(max_length=10_000)]
     sample: MachineSample | None = None
-    state: Literal["online", "paused", "closed", "draining", "unready"] = "online"
+    state: Standing = "online"
     state_reason: Line = ""
 
 
@@ -122,6 +128,12 @@ class Finished(Frame, frozen=True):
     """What of it did not come, and why; the first hundred."""
 
 
+class Sending(Frame, frozen=True):
+    """The program has ended and its files are on their way; ``finished`` comes after them."""
+
+    attempt_id: Id
+
+
 class Released(Frame, frozen=True):
     """The worker gives the attempt back unfinished: it drains, or its owner wants the machine."""
 
@@ -134,7 +146,17 @@ class Resumed(Frame, frozen=True):
 
 
 WorkerFrame = (
-    Hello | Sample | Offering | Accepted | Refused | Started | Output | Finished | Released | Resumed
+    Hello
+    | Sample
+    | Offering
+    | Accepted
+    | Refused
+    | Started
+    | Output
+    | Sending
+    | Finished
+    | Released
+    | Resumed
 )
 
 

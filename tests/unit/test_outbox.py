@@ -85,11 +85,13 @@ def report(spool, id, **written):
 
 
 def finish(one):
-    one.finished = Finished(
-        attempt_id=one.attempt_id,
-        outcome="succeeded",
-        stdout_bytes=one.entry.lengths["stdout"],
-        stderr_bytes=one.entry.lengths["stderr"],
+    one.end(
+        Finished(
+            attempt_id=one.attempt_id,
+            outcome="succeeded",
+            stdout_bytes=one.entry.lengths["stdout"],
+            stderr_bytes=one.entry.lengths["stderr"],
+        )
     )
 
 

@@ -6,10 +6,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gridx.messages import Accepted, Finished, Output, Refused, Released, Started, Stream
+from gridx.messages import Accepted, Finished, Output, Refused, Released, Sending, Started, Stream
 from gridx.services.coordinator.store.records import AttemptRecord, JobRecord
 
-AttemptFrame = Accepted | Refused | Started | Output | Finished | Released
+AttemptFrame = Accepted | Refused | Started | Output | Sending | Finished | Released
 
 
 class Ask(Enum):
@@ -27,6 +27,7 @@ class Live:
         lease_until: when the attempt stops being the worker's without a sign of life.
         weight: what it costs in an hour, in microcredits.
         accepted: the worker said that it has it.
+        sending_since: when the worker said that the program has ended and its files are on their way.
         asked: what the worker was asked for; it has until ``give_up_at`` to do it.
         stored: bytes of each stream that are in the store.
         inbox: frames of its worker that wait for the one before, with their arrival.
@@ -42,6 +43,7 @@ class Live:
     accepted: bool = False
     started: bool = False
     running_since: float = 0.0
+    sending_since: float | None = None
     asked: Ask | None = None
     give_up_at: float = float("inf")
     stored: dict[Stream, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})

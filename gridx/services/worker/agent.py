@@ -18,8 +18,10 @@ from gridx.errors import ConfigError, Conflict, GridError
 from gridx.services.monitor import Monitor
 from gridx.services.worker import identity
 from gridx.services.worker.attempt import Attempt
+from gridx.services.worker.cache import Cache
 from gridx.services.worker.conversation import Conversation
 from gridx.services.worker.disk import DiskBudget
+from gridx.services.worker.inputs import Inputs
 from gridx.services.worker.link import Link, channel_url
 from gridx.services.worker.lookout import Lookout
 from gridx.services.worker.policy import Standing
@@ -29,6 +31,7 @@ from gridx.services.worker.sightings import Sensors
 from gridx.services.worker.signin import PasswordSource, SignIn, sign_in
 from gridx.services.worker.spool import Spool
 from gridx.services.worker.steering import Steering
+from gridx.services.worker.transfer import Transfers
 
 __all__ = ["Agent", "sign_in"]
 
@@ -91,6 +94,8 @@ class Agent:
         self._monitor = monitor or Monitor(settings.data_path)
         self._lock: identity.DataLock | None = None
         self._spool: Spool | None = None
+        self._cache: Cache | None = None
+        self._transfers = Transfers(self._signing, self._rng)
         self._conversation: Conversation | None = None
         self._link: Link | None = None
         self._hurry = asyncio.Event()
@@ -203,6 +208,7 @@ class Agent:
         identified = await asyncio.to_thread(identity.load, data_path)
         budget = DiskBudget(worker.disk_mb << 20, data_path)
         self._spool = await asyncio.to_thread(Spool.open, data_path / "spool", budget)
+        self._cache = await asyncio.to_thread(Cache.open, data_path / "cache", budget)
         if found := len(self._spool.recovered):
             log.info("%d results of an earlier run wait for their acknowledgement", found)
         sandbox = self._sandbox = await self._open_sandbox(identified)
@@ -215,6 +221,8 @@ class Agent:
             offer=offer,
             sandbox=sandbox,
             spool=self._spool,
+            inputs=Inputs(self._cache, self._transfers),
+            transfers=self._transfers,
             monitor=self._monitor,
             clock=self._clock,
             pids=worker.pids,
@@ -311,6 +319,9 @@ class Agent:
             if self._steering is not None:
                 await self._steering.end()
             self._monitor.close()
+            await self._transfers.close()
+            if self._cache is not None:
+                self._cache.close()
             if self._spool is not None:
                 self._spool.close()
             if self._lock is not None:

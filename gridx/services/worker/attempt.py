@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from gridx import safetext
 from gridx.errors import SandboxBroken
-from gridx.messages import Accepted, Assignment, Finished, Refused, Stream, WorkerFrame
+from gridx.messages import Accepted, Assignment, Finished, InputFile, Refused, Stream, WorkerFrame
+from gridx.services.worker.inputs import Inputs
 from gridx.services.worker.outbox import Report
+from gridx.services.worker.outfiles import OutFiles
 from gridx.services.worker.sandbox.base import Meter, RunOutcome, RunRequest, Sandbox
 from gridx.services.worker.spool import End, Spool
 
@@ -48,6 +52,7 @@ class Attempt:
         *,
         sandbox: Sandbox,
         spool: Spool,
+        inputs: Inputs,
         teller: Teller,
         pids: int,
     ) -> None:
@@ -56,6 +61,7 @@ class Attempt:
         self.meter = Meter()
         self._sandbox = sandbox
         self._spool = spool
+        self._inputs = inputs
         self._teller = teller
         self._pids = pids
         self._cancel = asyncio.Event()
@@ -77,28 +83,64 @@ class Attempt:
         When the calling task is cancelled the sandbox is destroyed first, and there is no result.
         """
         assignment = self.assignment
+        unfit = self._sandbox.unfit(assignment.inputs, assignment.memory_mb)
+        needed = [] if unfit else assignment.inputs
         reason = await self._spool.call(self._spool.no_room, self.report.entry)
+        reason = reason or await self._hold(needed)
         if reason:
             log.warning("attempt %d of job %d refused: %s", self.id, assignment.job_id, reason)
-            self._teller.say(Refused(attempt_id=self.id, reason=reason))
+            self._teller.say(Refused(attempt_id=self.id, reason=safetext.line(reason, limit=190)))
             return False
-        self._teller.say(Accepted(attempt_id=self.id))
-        outcome = await self._outcome()
+        try:
+            self._teller.say(Accepted(attempt_id=self.id))
+            outcome = RunOutcome("failed", reason=unfit) if unfit else await self._outcome()
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._inputs.release(needed)))
         await self._finish(outcome)
         return True
 
-    async def _outcome(self) -> RunOutcome:
-        if self._cancel.is_set():
-            return RunOutcome("cancelled")
+    async def _hold(self, needed: Sequence[InputFile]) -> str:
+        """Have room for the input files, or say why there is none. Cancelled meanwhile, it holds nothing."""
+        holding = asyncio.create_task(self._inputs.hold(needed))
         try:
-            return await self._sandbox.run(self._request(), self._write, self._started, self._cancel)
+            return await asyncio.shield(holding)
+        except asyncio.CancelledError:
+            if not await holding:
+                await self._inputs.release(needed)
+            raise
+
+    async def _outcome(self) -> RunOutcome:
+        files = OutFiles(self._spool, self.report.entry)
+        try:
+            inputs = await self._fetch()
+            if inputs is None:
+                return RunOutcome("cancelled")
+            return await self._sandbox.run(
+                self._request(inputs, files), self._write, self._started, self._cancel
+            )
         except SandboxBroken as error:
             return RunOutcome("broken", reason=str(error))
         except Exception as error:
             log.exception("attempt %d met an error of the worker", self.id)
             return RunOutcome("broken", reason=f"The worker met an error of its own: {type(error).__name__}.")
+        finally:
+            files.close()
 
-    def _request(self) -> RunRequest:
+    async def _fetch(self) -> tuple[tuple[InputFile, Path], ...] | None:
+        """The job's input files, here; None when it was cancelled before they were."""
+        if self._cancel.is_set():
+            return None
+        fetching = asyncio.create_task(self._inputs.fetch(self.id, self.assignment.inputs))
+        cancelled = asyncio.create_task(self._cancel.wait())
+        try:
+            await asyncio.wait((fetching, cancelled), return_when=asyncio.FIRST_COMPLETED)
+            return await fetching if fetching.done() else None
+        finally:
+            for task in (fetching, cancelled):
+                task.cancel()
+            await asyncio.gather(fetching, cancelled, return_exceptions=True)
+
+    def _request(self, inputs: tuple[tuple[InputFile, Path], ...], files: OutFiles) -> RunRequest:
         assignment = self.assignment
         return RunRequest(
             attempt_id=assignment.attempt_id,
@@ -117,6 +159,10 @@ class Attempt:
             output_cap_bytes=assignment.output_cap_bytes,
             pids=self._pids,
             meter=self.meter,
+            inputs=inputs,
+            outputs=tuple(assignment.outputs),
+            out_files=assignment.out_files,
+            files=files,
         )
 
     async def _write(self, stream: Stream, data: bytes) -> None:
@@ -152,6 +198,8 @@ class Attempt:
             else _count(outcome.peak_memory_bytes),
             stdout_bytes=lengths["stdout"],
             stderr_bytes=lengths["stderr"],
+            files=list(outcome.files),
+            left=list(outcome.left),
         )
         end = End(
             attempt_id=self.id, started=self.report.started, runtime=self.report.runtime, finished=finished
@@ -161,7 +209,7 @@ class Attempt:
         except OSError as error:
             # Sent from memory all the same: if the worker dies before it is acknowledged, the job runs again.
             log.warning("the result of attempt %d is not on disk: %s", self.id, safetext.line(str(error)))
-        self.report.finished = finished
+        self.report.end(finished)
         log.info(
             "attempt %d of job %d ended: %s%s",
             self.id,

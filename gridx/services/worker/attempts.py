@@ -14,11 +14,14 @@ from gridx import safetext
 from gridx.errors import SandboxBroken
 from gridx.messages import Assignment, Finished, Offer, Refused, Released
 from gridx.services.worker.attempt import Attempt, Teller
+from gridx.services.worker.inputs import Inputs
 from gridx.services.worker.leases import Leases
 from gridx.services.worker.outbox import Report
 from gridx.services.worker.policy import Standing, refusal, takes_nothing
 from gridx.services.worker.sandbox.base import Sandbox
+from gridx.services.worker.sending import Sending
 from gridx.services.worker.spool import Entry, Spool
+from gridx.services.worker.transfer import Transfers
 
 log = logging.getLogger("gridx.worker")
 
@@ -32,10 +35,22 @@ class Attempts:
     """The attempts of one worker.
 
     Args:
+        inputs: where the attempts' input files come from.
+        transfers: how the files that they give back reach the coordinator.
         pids: how many processes and threads a job may have.
     """
 
-    def __init__(self, sandbox: Sandbox, spool: Spool, leases: Leases, teller: Teller, *, pids: int) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        spool: Spool,
+        inputs: Inputs,
+        transfers: Transfers,
+        leases: Leases,
+        teller: Teller,
+        *,
+        pids: int,
+    ) -> None:
         self.running: dict[int, Attempt] = {}
         """By id; an attempt that is being killed stays until its sandbox is gone."""
         self.reports: dict[int, Report] = {}
@@ -43,6 +58,8 @@ class Attempts:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sandbox = sandbox
         self._spool = spool
+        self._inputs = inputs
+        self._sending = Sending(transfers, spool, lambda id: teller.touch(id, hurry=True))
         self._leases = leases
         self._teller = teller
         self._pids = pids
@@ -54,7 +71,8 @@ class Attempts:
         self.given_back: dict[int, None] = {}
         """Given back and not acknowledged, oldest first: a broken line must not make it a loss."""
         for entry, end in spool.recovered:
-            self.reports[end.attempt_id] = Report(entry, end.runtime, end.started, end.finished)
+            report = self.reports[end.attempt_id] = Report(entry, end.runtime, end.started)
+            report.end(end.finished)
 
     @property
     def executing(self) -> list[int]:
@@ -103,6 +121,7 @@ class Attempts:
             report,
             sandbox=self._sandbox,
             spool=self._spool,
+            inputs=self._inputs,
             teller=self._teller,
             pids=self._pids,
         )
@@ -114,9 +133,12 @@ class Attempts:
         """A connection stands: nothing of the one before can come again.
 
         A number that was here before is now that of another attempt: the coordinator's database is a copy of
-        some time ago, and its numbers are given anew.
+        some time ago, and its numbers are given anew. Files may have been lost with it, too, so they are
+        asked for again before an end is told.
         """
         self._remembered.clear()
+        for report in self.reports.values():
+            self._sending.begin(report)
 
     def cancel(self, attempt_ids: Iterable[int], reason: str) -> None:
         """End these as cancelled. One that is not here is answered, too: nobody waits for it in vain."""
@@ -125,6 +147,8 @@ class Attempts:
                 if self.reports[id].finished is None:
                     log.info("attempt %d is cancelled: %s", id, safetext.line(reason) or "no reason given")
                     self.running[id].cancel(safetext.line(reason))
+                elif self._sending.cancel(id):
+                    log.info("the files of attempt %d are not sent: it is cancelled", id)
             elif not self._remembered.get(id):
                 self._teller.say(
                     Finished(attempt_id=id, outcome="cancelled", reason="It was not running here.")
@@ -181,6 +205,7 @@ class Attempts:
 
     async def close(self) -> None:
         """Wait for what is still being removed from the disk."""
+        await self._sending.close()
         pending = [*self._drops.values(), *self._tasks.values()]
         if pending:
             await asyncio.wait(pending, timeout=KILL_S)
@@ -189,6 +214,8 @@ class Attempts:
         try:
             if not await attempt.run():
                 self._forget(attempt.report.entry)
+            elif self.reports.get(attempt.id) is attempt.report:
+                self._sending.begin(attempt.report)
         except SandboxBroken as error:
             # Only while it is being killed; its end does not matter any more.
             log.warning(
@@ -213,6 +240,7 @@ class Attempts:
 
     def _forget(self, entry: Entry) -> None:
         self._leases.end(entry.attempt_id)
+        self._sending.forget(entry.attempt_id)
         if self.reports.pop(entry.attempt_id, None) is None:
             return
         self._changed.set()

@@ -33,11 +33,13 @@ from gridx.messages import (
 )
 from gridx.services.monitor import Monitor
 from gridx.services.worker.attempts import Attempts
+from gridx.services.worker.inputs import Inputs
 from gridx.services.worker.leases import Leases
 from gridx.services.worker.outbox import Outbox
 from gridx.services.worker.policy import Standing
 from gridx.services.worker.sandbox.base import Sandbox
 from gridx.services.worker.spool import Spool
+from gridx.services.worker.transfer import Transfers
 
 log = logging.getLogger("gridx.worker")
 
@@ -69,6 +71,8 @@ class Conversation:
         offer: Offer,
         sandbox: Sandbox,
         spool: Spool,
+        inputs: Inputs,
+        transfers: Transfers,
         monitor: Monitor,
         clock: Clock,
         pids: int,
@@ -91,12 +95,14 @@ class Conversation:
         self._leases = Leases(clock)
         self._seq = 0
         self._beat_now = asyncio.Event()
-        self.attempts = Attempts(sandbox, spool, self._leases, self, pids=pids)
+        self.attempts = Attempts(sandbox, spool, inputs, transfers, self._leases, self, pids=pids)
 
     # -- the link calls ------------------------------------------------------------------------------------
 
     def hello(self) -> Hello:
         """Everything about this worker, now."""
+        # Whether it is paused over there is told after the welcome.
+        standing = replace(self.standing, paused=False)
         return Hello(
             protocol=PROTOCOL_VERSION,
             version=__version__,
@@ -106,6 +112,8 @@ class Conversation:
             running=self.attempts.executing[:MAX_RUNNING],
             spooled=self.attempts.waiting[:MAX_SPOOLED],
             released=list(self.attempts.given_back)[:MAX_RELEASED],
+            state=standing.state,
+            state_reason=safetext.line(standing.reason, limit=190),
         )
 
     def joined(self, hello: Hello, sent_at: float, welcome: Welcome) -> Outbox:

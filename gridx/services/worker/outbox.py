@@ -1,7 +1,8 @@
 """What one connection has still to tell the coordinator, in which order and how much at a time.
 
 Words about attempts (accepted, refused, released) and signs of life go first. Output follows by byte
-offset, in turns over the attempts, and ``finished`` goes after the last byte. What is in flight is bounded:
+offset, in turns over the attempts, and ``finished`` goes after the last byte and
+the last file, which do not come this way. What is in flight is bounded:
 every so many bytes a light sample is sent, and its answer says that all before it has arrived. So a slow line
 never holds more than a second or two of output in front of a sign of life, and no buffer grows.
 
@@ -22,6 +23,7 @@ from gridx.messages import (
     Finished,
     Output,
     Sample,
+    Sending,
     Started,
     Stream,
     StreamOffsets,
@@ -53,6 +55,14 @@ class Report:
     runtime: str
     started: bool = False
     finished: Finished | None = None
+    """How it ended, with all files that it gave back."""
+    ready: Finished | None = None
+    """What is told of that: its files are at the coordinator, or stay behind."""
+
+    def end(self, finished: Finished) -> None:
+        """It ended; with files, its end is told when they are at the coordinator."""
+        self.finished = finished
+        self.ready = None if finished.files else finished
 
     @property
     def attempt_id(self) -> int:
@@ -66,6 +76,7 @@ class _Told:
 
     offsets: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
     started: bool = False
+    sending: bool = False
     finished_at: float | None = None
 
 
@@ -196,9 +207,12 @@ class Outbox:
                 self._in_flight += len(data)
                 self._output_at = asyncio.get_running_loop().time()
             if all(told.offsets[stream] >= report.entry.lengths[stream] for stream in STREAMS):
-                if report.finished is not None and told.finished_at is None:
-                    frames.append(report.finished)
+                if report.ready is not None and told.finished_at is None:
+                    frames.append(report.ready)
                     told.finished_at = asyncio.get_running_loop().time()
+                elif report.finished is not None and report.ready is None and not told.sending:
+                    frames.append(Sending(attempt_id=report.attempt_id))
+                    told.sending = True
                 self._due.pop(report.attempt_id, None)
         return frames
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gridx import safetext
+from gridx.filepaths import Folder
 from gridx.messages import MAX_CODE_BYTES, Assignment, Gpu, Offer
 
 State = Literal["online", "paused", "closed", "draining", "unready"]
@@ -116,6 +118,9 @@ def _misfit(assignment: Assignment, offer: Offer) -> str:
         return f"the worker has no runtime {assignment.runtime}"
     if assignment.language not in runtime.languages:
         return f"the runtime {runtime.name} does not run {assignment.language}"
+    if found := Folder().put_all(file.path for file in assignment.inputs):
+        number, why = found
+        return f"the input {safetext.line(assignment.inputs[number].path, limit=80)} {why}"
     unknown = sorted(set(assignment.gpus) - {gpu.uuid for gpu in offer.gpus})
     if unknown:
         return f"the worker does not offer the GPU {unknown[0]}"

@@ -125,6 +125,11 @@ class SignIn:
             self._refused_fresh = True
         return self._token
 
+    @property
+    def current(self) -> str | None:
+        """The token that is used now, where there is one: nobody is asked for a password."""
+        return None if self._bare else self._token
+
     async def check(self, http: aiohttp.ClientSession, token: str) -> None:
         """Ask the coordinator whether it takes the token.
 
@@ -248,7 +253,7 @@ class SignIn:
                 return decode(data, answer)
             except GridError:
                 raise _stranger(self.url) from None
-        raise _error(self.url, data)
+        raise error_of(self.url, data)
 
 
 def unreachable(url: str, error: BaseException) -> Unreachable | Untrusted:
@@ -270,7 +275,8 @@ def unreachable(url: str, error: BaseException) -> Unreachable | Untrusted:
     )
 
 
-def _error(url: str, data: bytes) -> GridError:
+def error_of(url: str, data: bytes) -> GridError:
+    """The error that an answer's body is; one of its own where what answers is no coordinator."""
     try:
         error = decode(data, ErrorReply).error
     except (BadRequest, InvalidField):

@@ -1,7 +1,8 @@
 """Output and results that the coordinator does not have yet, on disk.
 
 Three files an attempt, by its id: ``7.stdout`` and ``7.stderr`` grow while it runs, ``7.end`` is written when
-it ended. An end is synced to disk before it is sent, and removed when the coordinator said that it has it.
+it ended; ``7.f0``, ``7.f1`` and so on are the files that it gave back. An end is synced to disk before it is
+sent, and removed when the coordinator said that it has it.
 What lies here without an end at a start belongs to attempts that died with the worker, and is removed.
 
 All methods block and are safe in several threads; :meth:`Spool.call` runs them away from the event loop.
@@ -73,6 +74,10 @@ class Entry:
         self._lock = threading.Lock()
         self._dropped = False
         self._reserved = 0
+        self.out_files = 0
+        """How many files it gave back so far."""
+        self.out_bytes = 0
+        """What these take, and what is set aside for the one under way."""
 
     @property
     def most_bytes(self) -> int:
@@ -82,7 +87,13 @@ class Entry:
     @property
     def used_bytes(self) -> int:
         """What it keeps, or while it may still grow, what was set aside."""
-        return 0 if self._dropped else max(self._reserved, sum(self.lengths.values()))
+        if self._dropped:
+            return 0
+        return max(self._reserved, sum(self.lengths.values())) + self.out_bytes
+
+    def out_path(self, number: int) -> Path:
+        """Where the file of this number is, which the attempt gave back."""
+        return self._folder / f"{self.attempt_id}.f{number}"
 
     def reserve(self) -> None:
         """Set aside what output can come to."""
@@ -156,6 +167,10 @@ class Entry:
             for suffix in ("end", *STREAMS):
                 with suppress(FileNotFoundError):
                     (self._folder / f"{self.attempt_id}.{suffix}").unlink()
+            # The last may be one that was under way.
+            for number in range(self.out_files + 1):
+                with suppress(FileNotFoundError):
+                    self.out_path(number).unlink()
 
     def _path(self, stream: Stream) -> Path:
         return self._folder / f"{self.attempt_id}.{stream}"
@@ -232,12 +247,18 @@ class Spool:
                 "stdout": end.finished.stdout_bytes,
                 "stderr": end.finished.stderr_bytes,
             }
-            if all(_size(entry._path(stream)) >= length for stream, length in lengths.items()):
+            files = end.finished.files
+            entry.out_files, entry.out_bytes = len(files), sum(file.size for file in files)
+            # What is in the files is not synced: their digests tell whether they are whole.
+            if all(_size(entry._path(stream)) >= length for stream, length in lengths.items()) and all(
+                _size(entry.out_path(number)) == file.size for number, file in enumerate(files)
+            ):
                 entry.lengths.update(lengths)
                 entry.cut.update(STREAMS)
                 ended.add(str(end.attempt_id))
                 self.recovered.append((entry, end))
             else:
+                entry.out_bytes = 0
                 log.warning("the result of attempt %d lost its output and is dropped", end.attempt_id)
         for path in self.folder.iterdir():
             if path.name.split(".")[0] not in ended and path.is_file():

@@ -54,7 +54,7 @@ class Kept:
         self.files: dict[str, bytes] = {}
         self._path, self._data, self._size, self._hash = "", bytearray(), 0, hashlib.sha256()
 
-    async def begin(self, path: str) -> None:
+    async def begin(self, path: str, size: int) -> None:
         self._path, self._data, self._size, self._hash = path, bytearray(), 0, hashlib.sha256()
 
     async def write(self, data: bytes) -> None:

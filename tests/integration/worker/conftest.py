@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,18 +22,22 @@ from gridx.errors import (
     Conflict,
     Forbidden,
     GridError,
+    InvalidField,
+    NotFound,
     Unauthenticated,
 )
 from gridx.messages import (
     Ack,
     Assign,
     Assignment,
+    BlobState,
     CoordinatorFrame,
     ErrorBody,
     ErrorReply,
     Finished,
     Health,
     Hello,
+    InputFile,
     Login,
     Output,
     Register,
@@ -89,16 +94,30 @@ class Grid:
     """Attempts that are no longer current."""
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    inputs: dict[str, bytes] = field(default_factory=dict)
+    """By SHA-256."""
+    ranges: list[str] = field(default_factory=list)
+    """What was asked of them, one entry a request."""
+    cut_after: int | None = None
+    """The next request's body, either way, breaks off after so many bytes."""
+    stand_still: bool = False
+    """Inputs begin to come and then do not."""
+    blobs: dict[str, bytearray] = field(default_factory=dict)
+    """What workers sent, by SHA-256; whole or not."""
+    refuse_file: GridError | None = None
     _runner: web.AppRunner | None = None
     _port: int = 0
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/auth/register", self._register)
         app.router.add_post("/auth/login", self._login)
         app.router.add_get("/auth/me", self._me)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ws/worker", self._channel)
+        app.router.add_get("/attempts/{id}/inputs/{sha256}", self._input)
+        app.router.add_head("/attempts/{id}/files/{sha256}", self._have)
+        app.router.add_put("/attempts/{id}/files/{sha256}", self._put)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -175,6 +194,57 @@ class Grid:
     async def _health(self, request: web.Request) -> web.Response:
         body = Health(status="ok", version="9.9.9", protocol=99)
         return web.Response(body=encode(body), content_type="application/json")
+
+    # files
+
+    async def _input(self, request: web.Request) -> web.StreamResponse:
+        data = self.inputs.get(request.match_info["sha256"])
+        if self._caller(request) is None or data is None:
+            return _error(NotFound("There is no such attempt here, or it is over."))
+        wanted = request.headers.get("Range", "")
+        self.ranges.append(wanted)
+        offset = int(wanted.removeprefix("bytes=").removesuffix("-") or 0)
+        response = web.StreamResponse(status=206 if wanted else 200)
+        response.content_length = len(data) - offset
+        await response.prepare(request)
+        cut, self.cut_after = self.cut_after, None
+        await response.write(data[offset:][:cut])
+        if self.stand_still:
+            await asyncio.Event().wait()
+        if cut is not None:
+            request.transport.abort()
+        return response
+
+    async def _have(self, request: web.Request) -> web.Response:
+        sha256 = request.match_info["sha256"]
+        have = self.blobs.get(sha256, b"")
+        if self._caller(request) is None or int(request.match_info["id"]) in self.over:
+            return web.Response(status=404)
+        whole = hashlib.sha256(have).hexdigest() == sha256
+        return web.Response(status=200 if whole else 404, headers={"Gridx-Offset": str(len(have))})
+
+    async def _put(self, request: web.Request) -> web.Response:
+        sha256, size = request.match_info["sha256"], int(request.query["size"])
+        if self._caller(request) is None or int(request.match_info["id"]) in self.over:
+            return _error(NotFound("There is no such attempt here, or it is over."))
+        if self.refuse_file is not None:
+            return _error(self.refuse_file)
+        have = self.blobs.setdefault(sha256, bytearray())
+        if int(request.query["offset"]) != len(have):
+            return _error(Conflict("Another place.", offset=len(have)))
+        self.asked.append("put")
+        cut, self.cut_after = self.cut_after, None
+        async for piece in request.content.iter_any():
+            have += piece
+            if cut is not None and len(have) >= cut:
+                request.transport.abort()
+                return web.Response()
+        whole = len(have) == size
+        if whole and hashlib.sha256(have).hexdigest() != sha256:
+            del self.blobs[sha256]
+            return _error(InvalidField("sha256: the file has another.", field="sha256"))
+        state = BlobState(sha256=sha256, size=size, offset=len(have), complete=whole)
+        return web.Response(body=encode(state), content_type="application/json")
 
     def _caller(self, request: web.Request) -> str | None:
         return self.tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
@@ -277,6 +347,7 @@ class FakeSandbox:
         self.most_inside = 0
         self.destroyed: list[int] = []
         self.unready = ""
+        self.unfit_because = ""
         self.opened = self.closed = False
         self.runtimes = (RUNTIME,)
 
@@ -285,6 +356,9 @@ class FakeSandbox:
 
     async def status(self) -> SandboxStatus:
         return SandboxStatus(self.kind, self.isolated, self.runtimes, unready=self.unready)
+
+    def unfit(self, inputs: Sequence[InputFile], memory_mb: int) -> str:
+        return self.unfit_because
 
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event

@@ -27,6 +27,7 @@ from gridx.messages import (
     Output,
     Refused,
     Released,
+    Sending,
     Started,
     Stream,
     Worker,
@@ -130,6 +131,10 @@ class Lifecycle:
             return
         live.accepted = True
         if isinstance(frame, Accepted):
+            return
+        if isinstance(frame, Sending):
+            if live.sending_since is None:
+                live.sending_since = self._clock.monotonic()
             return
         live.inbox.append((frame, self._clock.monotonic()))
         self._unwritten[worker_id] += _size(frame)

@@ -25,6 +25,8 @@ STOOD_STILL_S: Final = 5.0
 """A pause between two looks that is longer than this was none of the workers' doing."""
 GRACE_S: Final = 60.0
 """How far past its limit a run may get before it is called off from here; its worker should have done it."""
+SEND_S: Final = 3600.0
+"""How long a worker may take to send what the program left, after its end."""
 PREPARE_S: Final = 1800.0
 """How long a worker may take from an assignment to the program's start."""
 TIDY_EVERY_S: Final = 600.0
@@ -93,4 +95,6 @@ class Sweeper:
         return ""
 
     def _latest_end(self, live: Live) -> float:
+        if live.sending_since is not None:
+            return live.sending_since + SEND_S
         return live.running_since + live.job.timeout_s + GRACE_S

@@ -35,11 +35,11 @@ class FileSink(Protocol):
     """Takes the files that a job left in ``out/``, one after the other. Awaiting it is the back-pressure.
 
     Raises:
-        OSError: the disk is full; the attempt is then broken.
+        SandboxBroken: the disk is full.
     """
 
-    async def begin(self, path: str) -> None:
-        """A file begins; its path was checked."""
+    async def begin(self, path: str, size: int) -> None:
+        """A file of so many bytes begins; path and size were checked."""
 
     async def write(self, data: bytes) -> None:
         """Its next bytes, at most 64 KiB."""

@@ -46,25 +46,20 @@ class Collection:
         """
         if self._sink is None or not self._wanted:
             raise SandboxBroken("The sandbox's supervisor sent files that nobody wants.")
-        try:
-            match frame:
-                case FileBegins():
-                    self._check(frame)
-                    self._open, self._missing = frame, frame.size
-                    await self._sink.begin(frame.path)
-                case FileData(data):
-                    self._missing -= len(data)
-                    if self._missing < 0:
-                        raise SandboxBroken("The sandbox's supervisor sent more of a file than it has.")
-                    await self._sink.write(data)
-                case FileEnds(why):
-                    await self._end(why)
-                case Left(path, why):
-                    self._stays(path, why)
-        except OSError as error:
-            raise SandboxBroken(
-                f"The worker could not keep the job's files: {error.strerror or error}."
-            ) from error
+        match frame:
+            case FileBegins():
+                self._check(frame)
+                self._open, self._missing = frame, frame.size
+                await self._sink.begin(frame.path, frame.size)
+            case FileData(data):
+                self._missing -= len(data)
+                if self._missing < 0:
+                    raise SandboxBroken("The sandbox's supervisor sent more of a file than it has.")
+                await self._sink.write(data)
+            case FileEnds(why):
+                await self._end(why)
+            case Left(path, why):
+                self._stays(path, why)
 
     async def give_up(self) -> None:
         """The stream ended; a file that was under way is not whole."""
