@@ -12,7 +12,7 @@ from kit.attack import allow_sockets, connect, error_of, exchange, others_are_se
 MOST = 600
 COORDINATOR = {"GRIDX_COORDINATOR_MAX_CONNECTIONS_PER_ADDRESS": str(MOST)}
 WORKER = {"GRIDX_WORKER_REUSE": "true"}
-KEPT = 1
+KEPT = 3
 MIB = 1 << 20
 SLACK_MB = 40
 """What a process may grow by in a test: buffers, and what Python keeps of them."""

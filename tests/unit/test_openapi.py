@@ -49,6 +49,11 @@ def test_all_that_is_referred_to_is_there():
     assert json.loads(text) == REFERENCE.document
 
 
+def test_the_page_tells_of_every_operation():
+    for path in REFERENCE.document["paths"]:
+        assert f" {path}</code>" in REFERENCE.page
+
+
 def test_names_of_operations_are_unique():
     names = [operation["operationId"] for _, operation in operations()]
     assert len(names) == len(set(names))

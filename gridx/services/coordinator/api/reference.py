@@ -116,15 +116,21 @@ def _operation(method: str, path: str, operation: Json) -> list[str]:
             lines.append(_row(one["name"] + where, one["schema"]))
         lines.append("</table>")
     if body := operation.get("requestBody"):
-        lines.append(f"<p>Body: {_type(body['content']['application/json']['schema'])}</p>")
+        lines.append(f"<p>Body: {_content(body['content'])}</p>")
     for status, response in operation["responses"].items():
         if status[0] not in "45":
-            content = response.get("content", {})
-            shown = ", ".join(
-                _type(each["schema"]) if "schema" in each else escape(kind) for kind, each in content.items()
-            )
-            lines.append(f"<p>{status}: {shown or _prose(response['description'])}</p>")
+            shown = _content(response.get("content", {})) or _prose(response["description"])
+            lines.append(f"<p>{status}: {shown}</p>")
     return lines
+
+
+def _content(content: Json) -> str:
+    """The type of a body, or its media type where it is no JSON."""
+    shown = [
+        _type(each["schema"]) if kind == "application/json" and "schema" in each else escape(kind)
+        for kind, each in content.items()
+    ]
+    return ", ".join(shown)
 
 
 def _fields(part: Json) -> list[str]:
