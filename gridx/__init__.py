@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gridx.client import Client
-    from gridx.connect import connect
+    from gridx.connecting import connect
     from gridx.executor import Executor
     from gridx.messages import JobSpec
 
@@ -23,7 +23,7 @@ _HOMES = {
     "Client": "gridx.client",
     "Executor": "gridx.executor",
     "JobSpec": "gridx.messages",
-    "connect": "gridx.connect",
+    "connect": "gridx.connecting",
 }
 
 

@@ -48,7 +48,7 @@ class Place:
             ConfigError: it is not known where the grid is.
             Unauthenticated: there is nothing to sign in with.
         """
-        from gridx.connect import signed_in
+        from gridx.connecting import signed_in
 
         async with signed_in(self.settings()) as grid:
             yield grid

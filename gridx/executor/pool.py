@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, ParamSpec, Self, TypedDict, TypeVar, Unp
 import msgspec
 
 from gridx import messages, safetext
-from gridx.connect import opener
+from gridx.connecting import opener
 from gridx.errors import InvalidField
 from gridx.executor.calls import Call, InputPaths, OnOutput, pack
 from gridx.executor.future import GridFuture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401  its end-of-program hook has to run after ours
 import contextlib
 import threading
 import weakref

@@ -9,16 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from conftest import wait_for
-from kit.pretended import jobs_of
 
-from gridx.executor import Executor, JobCancelled, RemoteTraceback
+from gridx.executor import JobCancelled, RemoteTraceback
 from gridx.messages import JobState
-
-REPO = Path(__file__).parents[3]
 
 
 def double(number):
@@ -31,6 +27,9 @@ def fail(number):
 
 def endless():
     time.sleep(3600)
+
+
+CORES = 2  # of the machine
 
 
 def test_it_is_an_executor_of_the_standard_library(executor):
@@ -125,8 +124,7 @@ def test_wait_for_the_first_exception(executor):
     assert waiting == {slow}
 
 
-def test_wait_counts_what_was_cancelled(executor, pretended):
-    pretended.holding = True
+def test_wait_counts_what_was_cancelled(executor, busy):
     futures = [executor.submit(double, number) for number in range(3)]
     assert all(future.cancel() for future in futures)
     done, _ = concurrent.futures.wait(futures, 60)
@@ -148,8 +146,7 @@ def test_as_completed_times_out(executor):
 # -- cancelling ------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_waits_is_cancelled_and_so_is_its_job(executor, pretended):
-    pretended.holding = True
+def test_a_call_that_waits_is_cancelled_and_so_is_its_job(executor, busy):
     future = executor.submit(double, 1)
     wait_for(lambda: future.job_id, "the job")
     assert future.cancel()
@@ -157,23 +154,22 @@ def test_a_call_that_waits_is_cancelled_and_so_is_its_job(executor, pretended):
     assert future.cancel()  # again: it is cancelled
     with pytest.raises(concurrent.futures.CancelledError):
         future.result()
-    wait_for(lambda: pretended.cancelled == [future.job_id], "the job to be cancelled")
+    wait_for(lambda: future.job().state is JobState.CANCELLED, "the job to be cancelled")
 
 
-def test_a_call_that_was_not_sent_yet_is_cancelled_and_runs_nowhere(executor, pretended):
-    pretended.holding = True
+def test_a_call_that_was_not_sent_yet_is_cancelled_and_runs_nowhere(executor, busy, ann):
     future = executor.submit(double, 1)
     assert future.cancel()
     executor.shutdown()
-    assert not jobs_of(pretended, JobState.QUEUED)
+    assert not ann.jobs(JobState.QUEUED)
 
 
-def test_a_call_that_runs_is_not_cancelled(executor, pretended):
+def test_a_call_that_runs_is_not_cancelled(executor, ann):
     future = executor.submit(endless)
     wait_for(future.running, "the call to run")
     assert not future.cancel()
     assert future.running()
-    assert not pretended.cancelled
+    assert ann.ask(lambda grid: grid.job(future.job_id)).state is JobState.RUNNING
 
 
 def test_a_call_that_ended_is_not_cancelled(executor):
@@ -208,16 +204,16 @@ def test_a_shutdown_without_waiting_lets_the_calls_end(executor):
     assert future.result(60) == 6
 
 
-def test_a_shutdown_can_cancel_what_waits(executor, pretended):
-    running = executor.submit(endless)
+def test_a_shutdown_can_cancel_what_waits(executor):
+    running = executor.with_options(cpus=CORES).submit(endless)
     wait_for(running.running, "the call to run")
-    pretended.holding = True
     waiting = [executor.submit(double, number) for number in range(3)]
     executor.shutdown(wait=False, cancel_futures=True)
     assert all(future.cancelled() for future in waiting)
     assert not running.done()
     running.stop()
     executor.shutdown()
+    assert isinstance(running.exception(), JobCancelled)
 
 
 @pytest.mark.parametrize("use", [lambda pool: pool.submit(double, 1), lambda pool: pool.map(double, [1])])
@@ -233,9 +229,9 @@ def test_a_second_shutdown_does_nothing(executor):
     executor.shutdown(cancel_futures=True)
 
 
-def test_an_executor_that_was_never_used_shuts_down(executor, pretended):
+def test_an_executor_that_was_never_used_shuts_down(executor):
     executor.shutdown()
-    assert not pretended.opened
+    assert executor._session._thread is None
 
 
 def test_as_a_context_manager_it_waits_at_the_end(executor_of):
@@ -253,21 +249,16 @@ def test_the_end_of_the_block_waits_also_after_an_exception(executor_of):
     assert future.result() == 4
 
 
-def test_calls_end_also_when_their_executor_was_forgotten(pretended):
-    future = Executor().submit(double, 2)
+def test_calls_end_also_when_their_executor_was_forgotten(ann):
+    future = ann.executor().submit(double, 2)
     assert future.result(60) == 4
     future._session.join()  # its thread ends: nobody can submit any more
 
 
 PROGRAM = """
-import sys
-sys.path.insert(0, "tests")
-from kit.pretended import PretendedGrid
-from gridx.executor import Executor, pool
+from gridx import Executor
 
-grid = PretendedGrid()
-pool.opener = lambda *args, **kwargs: grid.open
-executor = Executor()
+executor = Executor(cpus=0.5, memory_mb=256)
 
 def slow():
     import time
@@ -278,14 +269,13 @@ executor.submit(slow).add_done_callback(lambda future: print(future.result(), fl
 """
 
 
-def test_the_end_of_the_program_waits_for_its_calls():
+def test_the_end_of_the_program_waits_for_its_calls(ann):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=REPO,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
+        env={**os.environ, "GRIDX_COORDINATOR": ann.url, "GRIDX_TOKEN": ann.token},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
@@ -303,9 +293,10 @@ def test_map_ends_with_the_shortest(executor):
     assert list(executor.map(pow, [], [2])) == []
 
 
-def test_map_submits_before_anything_is_asked_of_it(executor, pretended):
-    executor.map(double, range(3))
-    wait_for(lambda: len(pretended.specs) == 3, "three jobs")
+def test_map_submits_before_anything_is_asked_of_it(executor, busy, ann):
+    results = executor.map(double, range(3))
+    wait_for(lambda: len(ann.jobs(JobState.QUEUED)) == 3, "three jobs")
+    results.close()
 
 
 def test_map_takes_all_of_its_arguments_at_once(executor):
@@ -314,7 +305,7 @@ def test_map_takes_all_of_its_arguments_at_once(executor):
     assert list(numbers) == []
 
 
-def test_map_with_a_buffer_takes_and_submits_as_results_are_taken(executor, pretended):
+def test_map_with_a_buffer_takes_and_submits_as_results_are_taken(executor):
     taken = []
     numbers = (taken.append(number) or number for number in itertools.count())
     results = executor.map(double, numbers, buffersize=2)
@@ -330,9 +321,10 @@ def test_a_buffer_has_a_whole_positive_size(executor, size, error):
         executor.map(double, [1], buffersize=size)
 
 
-def test_map_with_chunks_makes_one_job_of_several_calls(executor, pretended):
-    assert list(executor.map(double, range(7), chunksize=3)) == [0, 2, 4, 6, 8, 10, 12]
-    assert len(pretended.specs) == 3
+def test_map_with_chunks_makes_one_job_of_several_calls(executor, ann):
+    named = executor.with_options(name="chunks")
+    assert list(named.map(double, range(7), chunksize=3)) == [0, 2, 4, 6, 8, 10, 12]
+    assert [job.name for job in ann.jobs()].count("chunks") == 3
 
 
 def test_a_chunk_has_at_least_one_call(executor):
@@ -340,21 +332,24 @@ def test_a_chunk_has_at_least_one_call(executor):
         executor.map(double, [1], chunksize=0)
 
 
-def test_map_raises_the_first_exception_in_order_and_cancels_the_rest(executor, pretended):
+def test_map_raises_the_first_exception_in_order_and_cancels_the_rest(executor, ann):
     def some(number):
         if number == 1:
             raise KeyError(number)
-        if number == 2:
+        if number > 1:
             time.sleep(3600)
         return number
 
-    results = executor.map(some, range(40))
+    results = executor.with_options(name="rest").map(some, range(20))
     assert next(results) == 0
     with pytest.raises(KeyError):
         next(results)
     with pytest.raises(StopIteration):
         next(results)
-    wait_for(lambda: len(jobs_of(pretended, JobState.CANCELLED)) > 30, "the rest to be cancelled")
+    wait_for(
+        lambda: [job.name for job in ann.jobs(JobState.CANCELLED)].count("rest") > 10,
+        "the rest to be cancelled",
+    )
 
 
 def test_map_times_out_from_the_call_on(executor):
@@ -371,15 +366,19 @@ def test_map_times_out_from_the_call_on(executor):
     results.close()
 
 
-def test_map_that_is_left_early_cancels_the_rest(executor, pretended):
-    pretended.holding = True
-    results = executor.map(double, range(10))
-    wait_for(lambda: len(pretended.specs) == 10, "ten jobs")
-    pretended.start()
-    next(results)
+def test_map_that_is_left_early_cancels_the_rest(executor, ann):
+    def some(number):
+        if number:
+            time.sleep(3600)
+        return number
+
+    results = executor.with_options(name="left").map(some, range(20))
+    assert next(results) == 0
     results.close()
-    wait_for(lambda: not jobs_of(pretended, JobState.QUEUED, JobState.RUNNING), "everything to be over")
-    assert jobs_of(pretended, JobState.CANCELLED)
+    wait_for(
+        lambda: [job.name for job in ann.jobs(JobState.CANCELLED)].count("left") > 10,
+        "the rest to be cancelled",
+    )
 
 
 def test_many_threads_may_submit_at_once(executor):
