@@ -23,9 +23,7 @@ def digest(data: bytes) -> str:
 async def put(who: Person, data: bytes, *, sha256: str = "", size: int | None = None, offset: int = 0) -> Any:
     """Send a piece of a file, by default the whole."""
     length = len(data) if size is None else size
-    return await who.ask(
-        "PUT", f"/blobs/{sha256 or digest(data)}?size={length}&offset={offset}", data
-    )
+    return await who.ask("PUT", f"/blobs/{sha256 or digest(data)}?size={length}&offset={offset}", data)
 
 
 async def have(who: Person, sha256: str) -> tuple[int, int]:
@@ -40,10 +38,7 @@ def blob_folder(grid: Grid) -> Path:
 
 def stored(grid: Grid) -> dict[str, int]:
     """Whole files on the disk, and their sizes."""
-    return {
-        path.name: path.stat().st_size
-        for path in blob_folder(grid).glob("??/*")
-    }
+    return {path.name: path.stat().st_size for path in blob_folder(grid).glob("??/*")}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
 from gridx.services.coordinator.listeners import STOP_S, Listener, allow_descriptors, bind, url
 from gridx.services.coordinator.metrics import Metrics
+from gridx.services.coordinator.retention import Retention
 from gridx.services.coordinator.sockets import Sockets
 from gridx.services.coordinator.store import Store
 
@@ -109,6 +110,7 @@ class Coordinator:
         files = Files(store, fleet, settings, clock)
         undo.callback(files.close)
         await files.start()
+        self._run("gridx-retention", Retention(store, files, settings.files.keep_days, clock).run())
         channel = Channel(jobs, fleet, store, settings, clock)
         metrics.watch(jobs.stats)
         for name, work in (("events", hub.run()), ("accounts", accounts.run()), ("lag", metrics.run())):

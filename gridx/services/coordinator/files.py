@@ -20,6 +20,7 @@ from gridx.errors import NotFound, TooLarge, Unavailable
 from gridx.messages import (
     MAX_CODE_BYTES,
     MAX_INPUTS,
+    AuditFinding,
     BlobState,
     FileCaps,
     FileUsage,
@@ -40,6 +41,7 @@ from gridx.services.coordinator.uploads import Sender, Uploads
 log = logging.getLogger("gridx.coordinator")
 
 MIB: Final = 1 << 20
+MAX_FINDINGS: Final = 50
 MAX_FILES: Final = 200_000
 """Files that one user may have here, however small they are."""
 
@@ -68,7 +70,6 @@ class Files:
         self._store = store
         self._fleet = fleet
         self._settings = settings
-        self._clock = clock
         self._folder = BlobFolder(settings.db_path)
         self._uploads = Uploads(self._folder, clock)
         self._quota = Quota(settings.files.quota_mb * MIB, MAX_FILES)
@@ -83,7 +84,7 @@ class Files:
             SetupError: the folder cannot be made.
         """
         await self._uploads.thread(self._folder.prepare)
-        known = await self._store.blob_digests()
+        known = (await self._store.blobs()).keys()
 
         def strays() -> tuple[list[str], int]:
             there = set(self._folder.digests())
@@ -183,7 +184,7 @@ class Files:
         """
         freed = await self._store.delete_upload(user.id, bytes.fromhex(digest))
         await self._uploads.drop(_user(user), digest)
-        await self.collect([bytes.fromhex(digest)])
+        await self._remove([bytes.fromhex(digest)])
         return freed
 
     async def prune(self, user: UserRecord) -> Freed:
@@ -328,19 +329,55 @@ class Files:
         """The next bytes of an open file."""
         return await self._uploads.thread(lambda: file.read(length))
 
-    async def collect(self, digests: Iterable[bytes] | None = None) -> None:
-        """Remove files to which nothing refers any more: of these, or of all."""
-        found = await self._store.unreferenced_blobs() if digests is None else list(digests)
+    async def collect(self) -> None:
+        """Remove all files to which nothing refers any more."""
+        while found := await self._store.unreferenced_blobs():
+            if not await self._remove(found):
+                return
+
+    async def drop_stale(self, before: float) -> None:
+        """Drop what has begun to come and did not get on since then, or is wanted by nobody any more."""
+        for name, moved_at in self._uploads.begun().items():
+            if moved_at < before or self._payer(name) is None:
+                await self._uploads.drop_named(name)
+
+    async def audit(self) -> list[AuditFinding]:
+        """Whether every file that there is to be lies on the disk, with its size."""
+
+        def wrong(known: dict[str, int]) -> list[tuple[str, int | None]]:
+            found = ((digest, self._folder.size(digest)) for digest in known)
+            return [(digest, size) for digest, size in found if size != known[digest]][:MAX_FINDINGS]
+
+        known = await self._store.blobs()
+        suspects = await self._uploads.thread(lambda: wrong(known))
+        # Some may have been deleted while this looked.
+        still = await self._store.blobs() if suspects else {}
+        return [
+            AuditFinding(
+                check="files",
+                message=f"File {digest} is not on the disk."
+                if size is None
+                else f"File {digest} has {size:,} bytes on the disk and should have {known[digest]:,}.",
+            )
+            for digest, size in suspects
+            if digest in still
+        ]
+
+    async def _remove(self, digests: Iterable[bytes]) -> int:
+        """Remove those of these files to which nothing refers; how many."""
         by_lock: dict[int, list[bytes]] = {}
-        for digest in found:
+        for digest in digests:
             by_lock.setdefault(digest[0], []).append(digest)
+        removed = 0
         for some in by_lock.values():
             async with self._uploads.place(some[0].hex()):
-                await self._forget(some)
+                removed += await self._forget(some)
+        return removed
 
-    async def _forget(self, digests: list[bytes]) -> None:
+    async def _forget(self, digests: list[bytes]) -> int:
         gone = await self._store.forget_blobs(digests)
         await self._uploads.thread(lambda: self._folder.remove([digest.hex() for digest in gone]))
+        return len(gone)
 
     async def _state(self, sender: Sender, digest: str, size: int | None) -> BlobState:
         # A file that got lost is sent anew: its row is there, and the bytes get their place again.

@@ -9,6 +9,7 @@ import pytest
 
 from gridx.messages import AttemptState, Dependency
 from gridx.services.coordinator.store.audit import CHECKS, audit
+from gridx.services.coordinator.store.blobs import Quota
 from gridx.services.coordinator.store.records import NewArray
 
 
@@ -32,6 +33,7 @@ async def busy(grid):
     await grid.store.finish_attempt(eighth, grid.end(charge=30))
     await grid.store.start_attempt(await grid.assign(9), runtime="default")
     await grid.submit(hold=0, after=[Dependency(job_id=7)])
+    await grid.store.add_upload(grid.ann, b"1" * 32, 5, Quota(10, 10))
     await grid.sound()
     return grid
 
@@ -45,6 +47,16 @@ UNLOCK = (
 )
 
 TAMPERED = [
+    (
+        "files taken",
+        "UPDATE file_usage SET input_bytes = 6",
+        "said to be 1 with 6 bytes sent and 0 with 0 bytes from jobs; there are 1 with 5",
+    ),
+    (
+        "given back",
+        "INSERT INTO sent_blobs (attempt_id, blob_id) VALUES (1, 1)",
+        "Attempt 1 of job 1 is succeeded, but files that it sent",
+    ),
     (
         "balances",
         "UPDATE accounts SET balance = balance + 5000000 WHERE user_id = 1",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gridx.messages import AttemptState, JobState
-from gridx.services.coordinator.store import array_reads, attempts, job_reads, reads
+from gridx.services.coordinator.store import array_reads, attempts, filing, job_reads, reads
 from gridx.services.coordinator.store.orm import Statement
 from gridx.services.coordinator.store.output import CHUNK_BYTES
 from gridx.services.coordinator.store.records import OutputChunk
@@ -182,7 +182,7 @@ async def test_no_read_and_no_step_of_a_job_looks_through_a_whole_table(grid):
     """But for what reads a whole table on purpose."""
     statements = {
         f"{module.__name__}.{name}": value.sql
-        for module in (reads, job_reads, array_reads)
+        for module in (reads, job_reads, array_reads, filing)
         for name, value in vars(module).items()
         if isinstance(value, Statement) and name not in {"_USERS", "_WORKERS", "_EARNED", "_BALANCES"}
     }

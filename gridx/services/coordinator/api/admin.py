@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from gridx.errors import Conflict, Forbidden
 from gridx.messages import AuditReport, Register, User, UserPage, UserUpdate
@@ -39,7 +40,9 @@ async def update(call: Call) -> web.Response:
 
 async def audit(call: Call) -> web.Response:
     _only_admins(call)
-    return reply(await call.parts.store.audit())
+    report = await call.parts.store.audit()
+    lost = await call.parts.files.audit()
+    return reply(replace(report, ok=report.ok and not lost, findings=[*report.findings, *lost]))
 
 
 async def backup(call: Call) -> web.StreamResponse:

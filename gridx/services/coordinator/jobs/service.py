@@ -300,6 +300,12 @@ class Jobs(WorkerSide):
                 )
         if chosen is None:
             return OutputPart(b"", 0, offset, record.state.ended, record.state.ended)
+        if chosen.pruned_at is not None and (chosen.stdout_bytes or chosen.stderr_bytes):
+            raise NotFound(
+                f"The output of job {job_id} was deleted; it was older than"
+                f" {self._settings.files.keep_days} days.",
+                "Fetch what is to be kept before then: gridx output ID > FILE",
+            )
         data = await self._store.read_output(chosen.id, stream, offset, limit)
         length = chosen.stdout_bytes if stream == "stdout" else chosen.stderr_bytes
         over = chosen.state not in LIVE_ATTEMPTS and offset + len(data) >= length

@@ -272,10 +272,39 @@ CHECKS: Final = (
         ' sum(CASE stream WHEN 2 THEN length(data) END) AS err, max(CASE stream WHEN 2 THEN "offset"'
         " + length(data) END) AS err_end"
         " FROM output_chunks GROUP BY attempt_id) ON attempt_id = attempts.id"
-        " WHERE stdout_bytes <> coalesce(out, 0) OR stderr_bytes <> coalesce(err, 0)"
-        " OR stdout_bytes <> coalesce(out_end, 0) OR stderr_bytes <> coalesce(err_end, 0)",
+        " WHERE pruned_at IS NULL AND (stdout_bytes <> coalesce(out, 0) OR stderr_bytes <> coalesce(err, 0)"
+        " OR stdout_bytes <> coalesce(out_end, 0) OR stderr_bytes <> coalesce(err_end, 0))",
         lambda id_, job, stdout, stderr, out, err: (
             f"Attempt {id_} of job {job} says {stdout} + {stderr} bytes of output; {out} + {err} are stored."
+        ),
+    ),
+    Check(
+        "files taken",
+        "SELECT username, coalesce(inputs, 0), coalesce(input_bytes, 0), coalesce(outputs, 0),"
+        " coalesce(output_bytes, 0), coalesce(in_files, 0), coalesce(in_bytes, 0), coalesce(out_files, 0),"
+        " coalesce(out_bytes, 0) FROM users LEFT JOIN file_usage ON file_usage.user_id = users.id"
+        " LEFT JOIN (SELECT user_id AS sender, count(*) AS in_files, sum(size) AS in_bytes FROM uploads"
+        " JOIN blobs ON blobs.id = blob_id GROUP BY user_id) ON sender = users.id"
+        " LEFT JOIN (SELECT user_id AS owner, count(*) AS out_files, sum(size) AS out_bytes FROM"
+        " (SELECT attempt_id, blob_id FROM output_files UNION ALL SELECT attempt_id, blob_id FROM sent_blobs)"
+        " AS given JOIN blobs ON blobs.id = blob_id JOIN attempts ON attempts.id = given.attempt_id"
+        " JOIN jobs ON jobs.id = attempts.job_id GROUP BY user_id) ON owner = users.id"
+        " WHERE coalesce(inputs, 0) <> coalesce(in_files, 0)"
+        " OR coalesce(input_bytes, 0) <> coalesce(in_bytes, 0)"
+        " OR coalesce(outputs, 0) <> coalesce(out_files, 0)"
+        " OR coalesce(output_bytes, 0) <> coalesce(out_bytes, 0)",
+        lambda name, inputs, input_bytes, outputs, output_bytes, *found: (
+            f"The files of {name} are said to be {inputs} with {input_bytes} bytes sent and {outputs} with"
+            f" {output_bytes} bytes from jobs; there are {found[0]} with {found[1]} and {found[2]} with"
+            f" {found[3]}."
+        ),
+    ),
+    Check(
+        "given back",
+        "SELECT attempt_id, job_id, state FROM sent_blobs JOIN attempts ON attempts.id = attempt_id"
+        " WHERE ended_at IS NOT NULL GROUP BY attempt_id",
+        lambda attempt, job, state: (
+            f"Attempt {attempt} of job {job} is {state}, but files that it sent were not taken or dropped."
         ),
     ),
     *array_checks.CHECKS,

@@ -242,7 +242,7 @@ def expire_uploads(db: sqlite3.Connection, now: int, before: int, most: int) -> 
     )
     found = db.execute(
         "SELECT user_id, uploads.id, size FROM uploads JOIN blobs ON blobs.id = blob_id"
-        " WHERE used_at < ? ORDER BY used_at LIMIT ?",
+        f" WHERE used_at < ? AND NOT {_NEEDED} ORDER BY used_at LIMIT ?",
         (before, most),
     ).fetchall()
     for user_id, upload_id, size in found:

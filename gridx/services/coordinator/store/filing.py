@@ -136,11 +136,11 @@ class Filing:
             for job_id, name, count, size in await self._reader.rows(_KEPT, bounded(user_id), 0, MAX_KEPT)
         ]
 
-    async def blob_digests(self) -> set[str]:
-        """Every blob that has a row, in hexadecimal; it takes a while where there are many."""
+    async def blobs(self) -> dict[str, int]:
+        """Every blob with its size, by its hash in hexadecimal; it takes a while where there are many."""
 
-        def read(db: sqlite3.Connection) -> set[str]:
-            return {digest.hex() for (digest,) in db.execute("SELECT digest FROM blobs")}
+        def read(db: sqlite3.Connection) -> dict[str, int]:
+            return {digest.hex(): size for digest, size in db.execute("SELECT digest, size FROM blobs")}
 
         return await self._aside.run(read)
 

@@ -264,6 +264,8 @@ class AttemptRecord(Struct, frozen=True):
     fee: Microcredits
     stdout_bytes: int
     stderr_bytes: int
+    pruned_at: datetime | None = None
+    """When its printed output and files were deleted for their age."""
 
 
 class End(Struct, frozen=True):

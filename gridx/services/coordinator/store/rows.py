@@ -321,6 +321,7 @@ ATTEMPT: Final = (
     "fee",
     "stdout_bytes",
     "stderr_bytes",
+    "pruned_at",
 )
 
 
@@ -347,6 +348,7 @@ def attempt_record(row: Row) -> AttemptRecord:
         fee=row[18],
         stdout_bytes=row[19],
         stderr_bytes=row[20],
+        pruned_at=_moment_or_none(row[21]),
     )
 
 
