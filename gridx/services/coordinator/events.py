@@ -98,6 +98,9 @@ class Subscriber:
         return events
 
 
+_NOBODY: Final[frozenset[Subscriber]] = frozenset()
+
+
 class Change:
     """Wakes one waiter when something about a job changed since it last looked."""
 
@@ -136,13 +139,29 @@ class Hub:
 
     # -- from the engine ----------------------------------------------------------------------------------
 
-    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
-        """A job is new or its state changed; ``view`` is called only if somebody wants to see it."""
+    def job_changed(
+        self, owner_id: int, job_id: int, view: Callable[[], Job], array_id: int | None = None
+    ) -> None:
+        """A job is new or its state changed; ``view`` is called only if somebody wants to see it.
+
+        An element of an array is told only to readers that watch it or its array: of ten thousand elements
+        nobody wants to hear unasked, and their array says how many are where.
+        """
         for waiter in self._state_waiters.get(job_id, ()):
             waiter.wake()
         for waiter in self._output_waiters.get(job_id, ()):
             waiter.wake()
-        self._tell(self._interested(owner_id), ("job", job_id), lambda: JobChanged(job=view()))
+        readers = self._interested(owner_id)
+        if array_id is not None:
+            readers = readers & (self._watchers.get(job_id, _NOBODY) | self._watchers.get(array_id, _NOBODY))
+        self._tell(readers, ("job", job_id), lambda: JobChanged(job=view()))
+
+    def elements_changed(self, array_id: int, count: int) -> None:
+        """Wake whoever waits for one of an array's elements."""
+        for waiters in (self._state_waiters, self._output_waiters):
+            for job_id in [id_ for id_ in waiters if array_id < id_ <= array_id + count]:
+                for waiter in waiters[job_id]:
+                    waiter.wake()
 
     def output_arrived(
         self, owner_id: int, job_id: int, attempt_number: int, stream: Stream, offset: int, data: bytes

@@ -65,8 +65,13 @@ class FakeHub:
     workers: list[Worker] = field(default_factory=list)
     credits: list[int] = field(default_factory=list)
 
-    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
+    def job_changed(
+        self, owner_id: int, job_id: int, view: Callable[[], Job], array_id: int | None = None
+    ) -> None:
         self.jobs.append(view())
+
+    def elements_changed(self, array_id: int, count: int) -> None:
+        pass
 
     def output_arrived(self, owner_id, job_id, attempt_number, stream, offset, data) -> None:
         self.output.append((owner_id, job_id, attempt_number, stream, offset, data))

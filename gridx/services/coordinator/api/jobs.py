@@ -9,20 +9,39 @@ from aiohttp import web
 from msgspec import Meta
 
 from gridx.errors import InvalidField
-from gridx.messages import Id, Job, JobBatch, JobPage, JobSpec, JobState, Quote, Receipt, UserName, Wire
+from gridx.messages import (
+    Count,
+    Id,
+    Job,
+    JobBatch,
+    JobPage,
+    JobSpec,
+    JobState,
+    Quote,
+    Receipt,
+    UserName,
+    Wire,
+)
 from gridx.services.coordinator.api.call import Call, Route, reply
 
 MAX_WAIT_S: Final = 60
 
 
 class JobsQuery(Wire, frozen=True):
-    """Which jobs: newest first, by pages. ``state`` is one or several, with commas; ``q`` is in the name."""
+    """Which jobs: newest first, by pages. ``state`` is one or several, with commas; ``q`` is in the name.
+
+    An array is one job here. With ``array``, its number, it is the array's elements that are listed, in the
+    order of their indices and from behind the id ``after`` on; or the one of an ``index``.
+    """
 
     state: Annotated[str, Meta(max_length=200)] = ""
     q: Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00]*\Z")] = ""
     owner: UserName | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
     before: Id | None = None
+    array: Id | None = None
+    index: Count | None = None
+    after: Id | None = None
 
 
 class JobQuery(Wire, frozen=True):
@@ -48,6 +67,17 @@ async def quote(call: Call) -> web.Response:
 
 
 async def page(call: Call, query: JobsQuery) -> web.Response:
+    if query.array is not None:
+        return reply(
+            await call.parts.jobs.elements(
+                call.caller.user,
+                query.array,
+                states=_states(query.state),
+                index=query.index,
+                after=query.after,
+                limit=query.limit,
+            )
+        )
     found = await call.parts.jobs.page(
         call.caller.user,
         states=_states(query.state),
@@ -116,7 +146,7 @@ ROUTES = (
     ),
     Route(
         *("GET", "/jobs", page, JobsQuery),
-        says="One's jobs, newest first, by pages; everybody's to an administrator.",
+        says="One's jobs, newest first, by pages; everybody's to an administrator. Or an array's elements.",
         gives=JobPage,
     ),
     Route(
@@ -135,12 +165,12 @@ ROUTES = (
     ),
     Route(
         *("POST", "/jobs/{id}/cancel", cancel),
-        says="Cancel a job; one that has ended stays as it is.",
+        says="Cancel a job, or all of an array; one that has ended stays as it is.",
         gives=Job,
     ),
     Route(
         *("POST", "/jobs/{id}/retry", retry),
-        says="Submit the spec of a job that has ended once more.",
+        says="Submit the spec of a job that has ended once more; of an array what did not succeed.",
         gives=Job,
         status=(201, 200),
         keyed=True,

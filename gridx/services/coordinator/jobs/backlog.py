@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +12,9 @@ from gridx.clock import Clock
 from gridx.config import Settings
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.fleet import Fleet
+from gridx.services.coordinator.jobs.arrays import WaitingArray
 from gridx.services.coordinator.jobs.held_back import HeldBack, pause_s
+from gridx.services.coordinator.jobs.payloads import Payloads
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.scheduler import (
     Need,
@@ -20,16 +22,15 @@ from gridx.services.coordinator.scheduler import (
     Placement,
     Plan,
     Queue,
+    Rank,
     Rules,
     Shares,
     WaitingJob,
     obstacle,
     plan,
 )
-from gridx.services.coordinator.store.records import JobRecord, Payload
+from gridx.services.coordinator.store.records import ArrayRecord, JobRecord, Payload
 
-PAYLOAD_CACHE_BYTES: Final = 32 << 20
-"""Programs of waiting jobs kept at hand, so that most need not be read again to be sent."""
 LONGEST_PAUSE_S: Final = 3600.0
 """A worker that refuses a job again and again is still asked this often."""
 SEEN_FOR_S: Final = 1.0
@@ -67,8 +68,9 @@ class Backlog:
         self._refused_by: dict[int, dict[int, float]] = {}
         self._refusals: dict[int, Counter[int]] = {}
         self._reserved: dict[int, int] = {}
-        self._payloads: OrderedDict[int, Payload] = OrderedDict()
-        self._payload_bytes = 0
+        self._arrays: dict[int, WaitingArray] = {}
+        self._uncovered: set[int] = set()
+        self.payloads = Payloads()
         self._obstacles: dict[tuple[object, ...], Obstacle] = {}
         self._scores_seen: dict[int, float] = {}
         self._seen_at = (-1, 0.0)
@@ -76,14 +78,21 @@ class Backlog:
         fleet.on_change(self.changed.set)
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._held_back)
+        hidden = sum(array.hidden + len(array.parked) for array in self._arrays.values())
+        return len(self._queue) + len(self._held_back) + hidden
 
     # -- coming and going --------------------------------------------------------------------------------
 
-    def add(self, record: JobRecord, payload: Payload | None = None) -> None:
-        """Let a queued job wait for its turn."""
+    def add(self, record: JobRecord, payload: Payload | None = None, waits_for: Sequence[int] = ()) -> None:
+        """Let a queued job wait for its turn; ``waits_for``: once these have ended."""
         if payload is not None:
-            self._remember(record.id, payload)
+            self.payloads.keep(record.id, payload)
+        if waits_for:
+            self._held_back.behind(record, waits_for)
+            return
+        array = self._arrays.get(record.array_id) if record.array_id is not None else None
+        if array is not None:
+            array.tried.add(record.id)
         if record.not_before is not None:
             left_s = pause_s(record, (record.not_before - self._clock.now()).total_seconds())
             if left_s > 0:
@@ -100,8 +109,94 @@ class Backlog:
         """The job does not wait any more, and will not run."""
         self._records.pop(job_id, None)
         self._held_back.remove(job_id)
-        self._queue.remove(job_id)
+        waiting = self._queue.remove(job_id)
+        if waiting is not None and (array := self._arrays.get(waiting.array_id)) is not None:
+            array.window.pop(job_id, None)
+            array.tried.discard(job_id)
         self.forget(job_id)
+
+    # -- arrays ------------------------------------------------------------------------------------------
+
+    def add_array(
+        self,
+        record: ArrayRecord,
+        ids: Sequence[int],
+        indices: Sequence[int],
+        payload: Payload | None = None,
+        waits_for: Sequence[int] = (),
+    ) -> None:
+        """Let the elements of an array wait that were never tried: their ids and indices, in order."""
+        if payload is not None:
+            self.payloads.keep(record.id, payload)
+        array = self._arrays[record.id] = WaitingArray(record, ids, indices)
+        if waits_for:
+            self._held_back.behind(record, waits_for)
+        else:
+            self._fill(array)
+
+    def array_changed(self, record: ArrayRecord) -> None:
+        """An array has changed: more of it may start, or nothing any more."""
+        array = self._arrays.get(record.id)
+        if array is None:
+            return
+        array.record = record
+        if record.stop or not record.queued:
+            self._drop_waiting(array)
+        if record.state.ended:
+            del self._arrays[record.id]
+            self.payloads.drop(record.id)
+            return
+        for job in array.affordable():
+            self._let_in(job)
+        self._fill(array)
+
+    def met(self, number: int, parent: int) -> None:
+        """A job or an array, ``number``, waits for one less."""
+        record = self._held_back.met(number, parent)
+        if isinstance(record, JobRecord):
+            self.add(record)
+        elif record is not None:
+            self._fill(self._arrays[number])
+
+    def uncovered(self, job_ids: Iterable[int]) -> None:
+        """These elements were not let start: their array's budget does not cover them just now."""
+        self._uncovered.update(job_ids)
+
+    def put_back(self, record: JobRecord) -> bool:
+        """A job that was taken and was not let start waits on, where that was for its array's budget."""
+        if record.id not in self._uncovered:
+            return False
+        self._uncovered.discard(record.id)
+        array = self._arrays.get(record.array_id or 0)
+        if array is not None:
+            array.parked[record.id] = record
+            for job in array.affordable():
+                self._let_in(job)
+        return array is not None
+
+    def _drop_waiting(self, array: WaitingArray) -> None:
+        """Nothing of it waits any more."""
+        for job_id in array.in_queue():
+            self._records.pop(job_id, None)
+            self._held_back.remove(job_id)
+            self._queue.remove(job_id)
+        record = array.record
+        self._held_back.remove(record.id)
+        self._queue.unseen(record.user_id, record.id, None, 0)
+        self._arrays[record.id] = WaitingArray(record, (), ())
+
+    def _fill(self, array: WaitingArray) -> None:
+        """Let as many of its elements into the queue as it may hold."""
+        record = array.record
+        if self._held_back.why(record, 0.0):
+            return
+        entered = array.enter()
+        for job in entered:
+            self._put(job)
+        rank = Rank(-record.model.priority, array.first_hidden) if array.hidden else None
+        self._queue.unseen(record.user_id, record.id, rank, array.hidden)
+        if entered:
+            self.changed.set()
 
     def forget(self, job_id: int) -> None:
         """The job has ended: nothing about it matters for placement any more."""
@@ -109,7 +204,7 @@ class Backlog:
         self._refused_by.pop(job_id, None)
         self._refusals.pop(job_id, None)
         self._reserved.pop(job_id, None)
-        self.drop_payload(job_id)
+        self.payloads.drop(job_id)
 
     def broke(self, job_id: int, worker_ids: Iterable[int]) -> None:
         """The job broke on these workers: they are tried last from now on."""
@@ -154,13 +249,17 @@ class Backlog:
 
     def take(self, placement: Placement) -> JobRecord:
         """Take a placed job out."""
-        self._queue.take(placement.job_id, self._clock.monotonic(), favoured=placement.favoured)
-        self._reserved.pop(placement.job_id, None)
-        return self._records.pop(placement.job_id)
-
-    def payload(self, job_id: int) -> Payload | None:
-        """The job's program, if it is at hand."""
-        return self._payloads.get(job_id)
+        job_id = placement.job_id
+        waiting = self._queue.take(job_id, self._clock.monotonic(), favoured=placement.favoured)
+        assert waiting is not None
+        self._reserved.pop(job_id, None)
+        record = self._records.pop(job_id, None)
+        if record is not None:
+            if (array := self._arrays.get(record.array_id or 0)) is not None:
+                array.tried.discard(job_id)
+            return record
+        array = self._arrays[waiting.array_id]
+        return array.element(job_id, array.window.pop(job_id))
 
     def used(self, owner_id: int, usage: float, ended_at: datetime | None = None) -> None:
         """Count what an owner consumed, in microcredits; ``ended_at`` when that was before this start."""
@@ -174,14 +273,26 @@ class Backlog:
 
     # -- why it waits ------------------------------------------------------------------------------------
 
-    def waits(self, record: JobRecord) -> tuple[str, int | None]:
-        """Why a queued job waits, and its place in the queue counted from 1; a place of None: none yet."""
+    def waits(self, record: JobRecord | ArrayRecord) -> tuple[str, int | None]:
+        """Why a queued job or array waits, and its place in the queue counted from 1; None: no place yet."""
+        if why := self._held_back.why(record, self._clock.monotonic()):
+            return why, None
+        if isinstance(record, ArrayRecord):
+            return self._waits_as(self._waiting(record.model))
         job = self._queue.get(record.id)
         if job is None:
-            return self._held_back.why(record, self._clock.monotonic()), None
+            array = self._arrays.get(record.array_id or 0)
+            if array is None:
+                return "", None
+            if array.record.held < array.record.cover and not array.record.affords(record.charge):
+                return "waits for others of its array to end: its budget covers no more at a time", None
+            job = self._waiting(record)
+        return self._waits_as(job)
+
+    def _waits_as(self, job: WaitingJob) -> tuple[str, int | None]:
         self._look()
         ahead = self._queue.ahead(job.owner_id, job.rank, self._scores_seen)
-        return self._obstacle(job, record.id in self._reserved).seen_by(ahead), ahead + 1
+        return self._obstacle(job, job.id in self._reserved).seen_by(ahead), ahead + 1
 
     def would_wait(self, owner_id: int, owner: str, need: Need) -> str:
         """Why a job that is submitted now would wait; empty when it could start at once."""
@@ -218,7 +329,10 @@ class Backlog:
         return self._shares.scores(owners, self._fleet.running(), self._clock.monotonic())
 
     def _put(self, record: JobRecord) -> None:
-        job = WaitingJob(
+        self._queue.add(self._waiting(record), self._clock.monotonic())
+
+    def _waiting(self, record: JobRecord) -> WaitingJob:
+        return WaitingJob(
             record.id,
             record.user_id,
             need_of(record),
@@ -227,28 +341,5 @@ class Backlog:
             frozenset(self._broke_on.get(record.id, ())),
             frozenset(self._refused_by.get(record.id, ())),
             record.owner.casefold(),
+            record.array_id or 0,
         )
-        self._queue.add(job, self._clock.monotonic())
-
-    # -- programs ----------------------------------------------------------------------------------------
-
-    def _remember(self, job_id: int, payload: Payload) -> None:
-        self.drop_payload(job_id)
-        self._payloads[job_id] = payload
-        self._payload_bytes += _size(payload)
-        while self._payload_bytes > PAYLOAD_CACHE_BYTES:
-            # The last to have come is the last to run; it is read again when its turn comes.
-            _, dropped = self._payloads.popitem(last=True)
-            self._payload_bytes -= _size(dropped)
-
-    def drop_payload(self, job_id: int) -> None:
-        """The program need not be kept at hand any more."""
-        payload = self._payloads.pop(job_id, None)
-        if payload is not None:
-            self._payload_bytes -= _size(payload)
-
-
-def _size(payload: Payload) -> int:
-    """About how many bytes a payload takes in memory."""
-    texts = [payload.code, *payload.args, *payload.env.keys(), *payload.env.values()]
-    return sum(len(text) for text in texts) + 64 * len(texts)

@@ -87,7 +87,7 @@ class Dispatcher:
         for (record, placement), attempt in zip(taken, attempts, strict=True):
             if attempt is not None:
                 begun.append(self._begin(record, placement, attempt))
-            else:
+            elif not self._backlog.put_back(record):
                 # It was cancelled while it was being placed.
                 self._backlog.forget(record.id)
                 self.cancelled.discard(record.id)
@@ -101,6 +101,8 @@ class Dispatcher:
             state=JobState.ASSIGNED,
             reason="",
             not_before=None,
+            files=0,
+            file_bytes=0,
             attempts=attempt.number,
             current_attempt_id=attempt.id,
             worker_id=attempt.worker_id,
@@ -116,7 +118,7 @@ class Dispatcher:
 
     async def _send(self, begun: Sequence[Live]) -> None:
         try:
-            payloads = await self._payloads([live.job.id for live in begun])
+            payloads = await self._payloads([live.job for live in begun])
         except GridError as error:
             log.warning("programs cannot be read now: %s", error.message)
             payloads = {}
@@ -135,16 +137,28 @@ class Dispatcher:
                 why = "its worker went away before it was sent"
             else:
                 by_worker.setdefault(live.worker_id, []).append(self._assignment(live, payload))
-                self._backlog.drop_payload(job_id)
+                self._backlog.payloads.drop(job_id)
                 continue
             self._lifecycle.spawn(self._lifecycle.give_back(live, AttemptState.RELEASED, why, fault=False))
         for worker_id, assignments in by_worker.items():
             for part in _parts(assignments):
                 self._fleet.send(worker_id, Assign(attempts=part))
 
-    async def _payloads(self, job_ids: Sequence[int]) -> dict[int, Payload]:
-        found = {id: payload for id in job_ids if (payload := self._backlog.payload(id)) is not None}
-        missing = [id for id in job_ids if id not in found]
+    async def _payloads(self, jobs: Sequence[JobRecord]) -> dict[int, Payload]:
+        kept = self._backlog.payloads
+        found: dict[int, Payload] = {}
+        elements: dict[int, list[int]] = {}
+        for job in jobs:
+            if job.array_id is not None:
+                elements.setdefault(job.array_id, []).append(job.id)
+            elif (payload := kept.get(job.id)) is not None:
+                found[job.id] = payload
+        for array_id, job_ids in elements.items():
+            shared = kept.get(array_id) or (await self._store.shared_payloads([array_id])).get(array_id)
+            if shared is not None:
+                kept.keep(array_id, shared)
+                found |= await self._store.own_payloads(array_id, shared, job_ids)
+        missing = [job.id for job in jobs if job.array_id is None and job.id not in found]
         if missing:
             found |= await self._store.payloads(missing)
         return found

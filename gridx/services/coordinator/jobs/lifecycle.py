@@ -61,8 +61,13 @@ RELEASED_FOR_S: Final = 5.0
 class Hub(Protocol):
     """Who is told of changes; see ``events.Hub``. Nothing here blocks or raises."""
 
-    def job_changed(self, owner_id: int, job_id: int, view: Callable[[], Job]) -> None:
-        """A job is new or changed; ``view`` is called before this returns, or not at all."""
+    def job_changed(
+        self, owner_id: int, job_id: int, view: Callable[[], Job], array_id: int | None = None
+    ) -> None:
+        """A job or array is new or changed; ``view`` is called before this returns, or not at all."""
+
+    def elements_changed(self, array_id: int, count: int) -> None:
+        """Any of an array's elements may have ended, without a word about each."""
 
     def output_arrived(
         self, owner_id: int, job_id: int, attempt_number: int, stream: Stream, offset: int, data: bytes
@@ -117,7 +122,7 @@ class Lifecycle:
             reason, position = self._backlog.waits(record)
             return job_view(record, reason=reason, position=position)
 
-        self._hub.job_changed(record.user_id, record.id, view)
+        self._hub.job_changed(record.user_id, record.id, view, record.array_id)
 
     # -- frames ------------------------------------------------------------------------------------------
 

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from gridx.clock import Clock
 from gridx.config import Settings
-from gridx.errors import Conflict, Forbidden, NotFound
+from gridx.errors import Conflict, Forbidden, InvalidField, NotFound
 from gridx.messages import (
+    ENDED,
     Job,
     JobPage,
     JobSpec,
@@ -24,24 +28,36 @@ from gridx.messages import (
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import submission
+from gridx.services.coordinator.jobs.array_news import ArrayNews
 from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
 from gridx.services.coordinator.jobs.dispatch import Dispatcher
+from gridx.services.coordinator.jobs.held_back import by_child
 from gridx.services.coordinator.jobs.lifecycle import Hub, Lifecycle
 from gridx.services.coordinator.jobs.sweeper import Sweeper
-from gridx.services.coordinator.jobs.views import attempt_view, job_view, receipt_view, spec_view
+from gridx.services.coordinator.jobs.views import (
+    array_receipt,
+    array_spec,
+    array_view,
+    attempt_view,
+    job_view,
+    receipt_view,
+    spec_view,
+)
 from gridx.services.coordinator.jobs.workers import WorkerSide
 from gridx.services.coordinator.live import Ask, Live
 from gridx.services.coordinator.states import LIVE_ATTEMPTS
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import (
+    Aftermath,
+    ArrayRecord,
     AttemptRecord,
     Idempotency,
     JobRecord,
     NewJob,
-    Payload,
     Submitted,
     UserRecord,
 )
+from gridx.services.coordinator.store.submit import hold_for
 
 log = logging.getLogger("gridx.coordinator")
 
@@ -81,6 +97,7 @@ class Jobs(WorkerSide):
         self._prices = ledger.prices_from(settings.credits)
         self._backlog = backlog
         self._dispatcher = Dispatcher(store, fleet, self._backlog, self._lifecycle, settings, clock)
+        self._news = ArrayNews(hub, backlog)
         self._sweeper = Sweeper(fleet, self._backlog, self._lifecycle, settings, clock)
         self._background: list[asyncio.Task[None]] = []
         self._on_failure: list[Callable[[BaseException], None]] = []
@@ -90,6 +107,12 @@ class Jobs(WorkerSide):
     async def start(self) -> None:
         """Take up what an earlier run left: what waits, what lives on workers, what was consumed."""
         await self._fleet.load()
+        self._store.on_aftermath(self._follow)
+        waits_for = by_child(await self._store.unmet_dependencies())
+        for array in await self._store.open_arrays():
+            fresh = await self._store.fresh_elements(array.id)
+            ids, indices = zip(*fresh, strict=True) if fresh else ((), ())
+            self._backlog.add_array(array, ids, indices, waits_for=waits_for.get(array.id, ()))
         live = await self._store.live_attempts()
         waiting = await self._store.waiting_jobs()
         open_ids = [job.id for job in waiting] + [job.id for _, job in live]
@@ -98,11 +121,15 @@ class Jobs(WorkerSide):
         for attempt, job in live:
             self._fleet.begin(self._revive(attempt, job))
         for job in waiting:
-            self._backlog.add(job)
+            self._backlog.add(job, waits_for=waits_for.get(job.id, ()))
         past = timedelta(seconds=self._settings.scheduler.half_life_s * USAGE_HALF_LIVES)
         for user_id, ended_at, cost in await self._store.recent_usage(self._clock.now() - past):
             self._backlog.used(user_id, cost, ended_at)
-        for name, work in (("dispatcher", self._dispatcher.run()), ("sweeper", self._sweeper.run())):
+        for name, work in (
+            ("dispatcher", self._dispatcher.run()),
+            ("sweeper", self._sweeper.run()),
+            ("array-news", self._news.run()),
+        ):
             self._watch(name, work)
 
     async def stop(self) -> None:
@@ -143,6 +170,28 @@ class Jobs(WorkerSide):
             live.give_up_at = now + 2 * self._lease_s
         return live
 
+    def _follow(self, aftermath: Aftermath) -> None:
+        """Take over what a step of the store changed beside its own job."""
+        for new in aftermath.accepted:
+            record, payload, array = new.record, submission.shared(new.job), new.job.array
+            if isinstance(record, JobRecord):
+                self._backlog.add(record, payload, new.waits_for)
+            elif array is not None:
+                ids = range(record.id + 1, record.id + 1 + record.count)
+                self._backlog.add_array(record, ids, array.indices, payload, new.waits_for)
+        for changed in aftermath.arrays.values():
+            self._backlog.array_changed(changed)
+            self._news.changed(changed)
+            if changed.stop:
+                self._hub.elements_changed(changed.id, changed.count)
+        self._backlog.uncovered(aftermath.uncovered)
+        for child, parent in aftermath.met:
+            self._backlog.met(child, parent)
+        for ended in aftermath.cancelled:
+            self._backlog.remove(ended.id)
+            self._lifecycle.tell(ended)
+        self._hub.credits_changed(aftermath.payers)
+
     # -- users -------------------------------------------------------------------------------------------
 
     async def submit(
@@ -156,7 +205,7 @@ class Jobs(WorkerSide):
         """
         languages = self._fleet.languages()
         for spec in specs:
-            submission.check(spec, user, languages)
+            submission.check(spec, user, languages, self._settings.coordinator.max_array)
         new = [submission.priced(spec, self._prices) for spec in specs]
         done = await self._to_the_end(self._accept(user, new, idempotency))
         return [self._view(record) for record in done.jobs], done.replayed
@@ -171,38 +220,58 @@ class Jobs(WorkerSide):
             max_queued=self._settings.coordinator.max_queued_per_user,
         )
         if not done.replayed:
-            for record, job in zip(done.jobs, new, strict=True):
-                self._backlog.add(record, Payload(job.code, job.args, job.env, list(job.inputs), list(job.outputs)))
             for record in done.jobs:
-                self._lifecycle.tell(record)
+                if isinstance(record, ArrayRecord):
+                    self._news.changed(record)
+                else:
+                    self._lifecycle.tell(record)
             self._hub.credits_changed([user.id])
         return done
 
     async def quote(self, user: UserRecord, spec: JobSpec) -> Quote:
         """What the job would cost, whether the balance covers it, and why it would wait."""
-        submission.check(spec, user, self._fleet.languages())
+        submission.check(spec, user, self._fleet.languages(), self._settings.coordinator.max_array)
         new = submission.priced(spec, self._prices)
+        hold = hold_for(new)
         balance = (await self._store.balance(user.id)).balance
         return Quote(
             per_hour=ledger.price_per_hour(new.prices, new.cpu_millis, new.memory_mb, new.gpus),
-            hold=new.hold,
+            hold=hold,
             lines=submission.price_lines(new),
             balance=balance,
-            shortfall=max(0, new.hold - balance),
+            shortfall=max(0, hold - balance),
             waits_because=self._backlog.would_wait(user.id, user.username, submission.need(spec)),
         )
 
     async def job(self, user: UserRecord, job_id: int) -> Job:
-        """One job in full."""
+        """One job in full, or an array."""
         record = await self._own(user, job_id)
-        payload, attempts = await asyncio.gather(self._store.payload(job_id), self._store.attempts_of(job_id))
+        if isinstance(record, ArrayRecord):
+            shared, after = await asyncio.gather(
+                self._store.shared_payloads([job_id]), self._store.dependencies_of(job_id)
+            )
+            return self._view(record, array_spec(record, shared[job_id], after))
+        payload, attempts, after = await asyncio.gather(
+            self._store.payload(job_id), self._store.attempts_of(job_id), self._store.dependencies_of(job_id)
+        )
         if payload is None:
             return self._view(record)
-        return self._view(record, spec_view(record, payload), attempts)
+        return self._view(record, spec_view(record, payload, after), attempts)
 
     async def record(self, user: UserRecord, job_id: int) -> JobRecord:
-        """A job as the store has it, for what else belongs to it."""
-        return await self._own(user, job_id)
+        """A job as the store has it, for what else belongs to it.
+
+        Raises:
+            InvalidField: it is an array, of which each element has that for itself.
+        """
+        record = await self._own(user, job_id)
+        if isinstance(record, ArrayRecord):
+            raise InvalidField(
+                f"Job {job_id} is an array: output and files are its elements'.",
+                f"gridx output {job_id} --all prints what they wrote, in order.",
+                field="id",
+            )
+        return record
 
     async def page(
         self,
@@ -225,9 +294,48 @@ class Jobs(WorkerSide):
                 user_id = found.id
         elif owner is not None and owner.casefold() != user.username.casefold():
             raise Forbidden("One sees one's own jobs only.", "Leave the owner out.")
-        records = await self._store.job_page(
-            user_id=user_id, states=states, text=text, before=before, limit=limit + 1
+        wanted: dict[str, Any] = {
+            "user_id": user_id,
+            "states": states,
+            "text": text,
+            "before": before,
+            "limit": limit + 1,
+        }
+        jobs, arrays = await asyncio.gather(self._store.job_page(**wanted), self._store.array_page(**wanted))
+        records: list[JobRecord | ArrayRecord] = [*jobs, *arrays]
+        records.sort(key=lambda record: record.id, reverse=True)
+        shown = records[:limit]
+        return JobPage(
+            jobs=[self._view(record) for record in shown],
+            next=shown[-1].id if len(records) > limit else None,
         )
+
+    async def elements(
+        self,
+        user: UserRecord,
+        array_id: int,
+        *,
+        states: Collection[JobState] = (),
+        index: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """Elements of an array in the order of their indices, or the one of an index.
+
+        Raises:
+            NotFound: there is no such array, or index.
+        """
+        array = await self._own(user, array_id)
+        if not isinstance(array, ArrayRecord):
+            raise NotFound(f"Job {array_id} is no array.", f"gridx show {array_id} shows it.")
+        if index is not None:
+            one = await self._store.element(array, index)
+            if one is None:
+                raise NotFound(
+                    f"Array {array_id} has no element {index}.", f"gridx jobs --array {array_id} lists them."
+                )
+            return JobPage(jobs=[self._view(one)])
+        records = await self._store.elements(array, states=states, after=after, limit=limit + 1)
         shown = records[:limit]
         return JobPage(
             jobs=[self._view(record) for record in shown],
@@ -236,8 +344,10 @@ class Jobs(WorkerSide):
 
     async def cancel(self, user: UserRecord, job_id: int) -> Job:
         """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
-        await self._own(user, job_id)
-        record = await self._to_the_end(self._cancel(job_id, f"cancelled by {user.username}"))
+        reason = f"cancelled by {user.username}"
+        if isinstance(await self._own(user, job_id), ArrayRecord):
+            return self._view(await self._to_the_end(self._cancel_array(job_id, reason)))
+        record = await self._to_the_end(self._cancel(job_id, reason))
         if record is None:
             raise _no_job(job_id)
         return self._view(record)
@@ -251,31 +361,59 @@ class Jobs(WorkerSide):
             self._hub.credits_changed([record.user_id])
             self._lifecycle.tell(record)
         elif record.state is JobState.CANCELLING:
-            live = self._fleet.live_of_job(job_id)
-            if live is None:
-                self._dispatcher.cancelled.add(job_id)
-            else:
-                live.job = record
-                if live.asked is None:
-                    self._lifecycle.ask(live, Ask.CANCEL)
+            self._kill(job_id, reason)
             self._lifecycle.tell(record)
         return record
 
+    async def _cancel_array(self, array_id: int, reason: str) -> ArrayRecord:
+        done = await self._store.cancel_array(array_id, reason)
+        if done is None:
+            raise _no_job(array_id)
+        for job_id in done.live:
+            self._kill(job_id, reason)
+        self._hub.credits_changed([done.array.user_id])
+        return done.array
+
+    def _kill(self, job_id: int, reason: str) -> None:
+        """Let the worker kill a job that is being cancelled."""
+        live = self._fleet.live_of_job(job_id)
+        if live is None:
+            self._dispatcher.cancelled.add(job_id)
+            return
+        live.job = replace(live.job, state=JobState.CANCELLING, reason=reason)
+        if live.asked is None:
+            self._lifecycle.ask(live, Ask.CANCEL)
+        if live.job.array_id is not None:
+            self._lifecycle.tell(live.job)
+
     async def retry(self, user: UserRecord, job_id: int, idempotency: Idempotency | None) -> tuple[Job, bool]:
-        """Submit an ended job once more, as a new job at today's prices.
+        """Submit an ended job once more, as a new job at today's prices; of an array what did not succeed.
 
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or there is nothing to be tried again.
         """
         record = await self._own(user, job_id)
         if not record.state.ended:
             raise Conflict(f"Job {job_id} is {record.state}.", f"Wait for its end, or: gridx cancel {job_id}")
-        payload = await self._store.payload(job_id)
-        if payload is None:
-            raise _no_job(job_id)
-        new = submission.again(record, payload, self._prices)
+        if isinstance(record, ArrayRecord):
+            new = await self._array_again(record)
+        else:
+            payload = await self._store.payload(job_id)
+            if payload is None:
+                raise _no_job(job_id)
+            new = submission.again(record, payload, self._prices)
         done = await self._to_the_end(self._accept(user, [new], idempotency))
         return self._view(done.jobs[0]), done.replayed
+
+    async def _array_again(self, array: ArrayRecord) -> NewJob:
+        failed = await self._store.elements(array, states=ENDED - {JobState.SUCCEEDED}, limit=array.count)
+        if not failed:
+            raise Conflict(
+                f"All elements of array {array.id} succeeded.", f"Its output: gridx output {array.id} --all"
+            )
+        shared = (await self._store.shared_payloads([array.id]))[array.id]
+        own = await self._store.own_payloads(array.id, shared, [job.id for job in failed])
+        return submission.array_again(array, shared, failed, own, self._prices)
 
     async def output(
         self,
@@ -288,7 +426,7 @@ class Jobs(WorkerSide):
         limit: int,
     ) -> OutputPart:
         """Bytes that an attempt wrote, by its number within the job; None: the last one's."""
-        record = await self._own(user, job_id)
+        record = await self.record(user, job_id)
         attempts = await self._store.attempts_of(job_id)
         if attempt is None:
             chosen = attempts[-1] if attempts else None
@@ -314,6 +452,8 @@ class Jobs(WorkerSide):
     async def receipt(self, user: UserRecord, job_id: int) -> Receipt:
         """The account of a job."""
         record = await self._own(user, job_id)
+        if isinstance(record, ArrayRecord):
+            return array_receipt(record)
         return receipt_view(record, await self._store.attempts_of(job_id))
 
     # -- all ---------------------------------------------------------------------------------------------
@@ -332,19 +472,23 @@ class Jobs(WorkerSide):
             **{f"attempts_{state}_total": count for state, count in self._lifecycle.ended.items()},
         }
 
-    async def _own(self, user: UserRecord, job_id: int) -> JobRecord:
-        record = await self._store.job(job_id)
+    async def _own(self, user: UserRecord, job_id: int) -> JobRecord | ArrayRecord:
+        record = await self._store.job(job_id) or await self._store.array(job_id)
         if record is None or (record.user_id != user.id and user.role != "admin"):
             raise _no_job(job_id)
         return record
 
     def _view(
         self,
-        record: JobRecord,
+        record: JobRecord | ArrayRecord,
         spec: JobSpec | None = None,
         attempts: Sequence[AttemptRecord] = (),
     ) -> Job:
         reason, position = None, None
+        if isinstance(record, ArrayRecord):
+            if record.queued and not record.reason:
+                reason, position = self._backlog.waits(record)
+            return array_view(record, reason=reason, position=position, spec=spec or UNSET)
         if record.state is JobState.QUEUED:
             reason, position = self._backlog.waits(record)
         if spec is None:

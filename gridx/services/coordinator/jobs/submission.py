@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from gridx import filepaths, safetext
-from gridx.errors import Forbidden, InvalidField, TooLarge
-from gridx.messages import MAX_CODE_BYTES, InputFile, JobSpec, PriceLine
+from gridx.errors import Forbidden, InvalidField, TooLarge, TooMany
+from gridx.messages import MAX_CODE_BYTES, ArraySpec, InputFile, JobSpec, PriceLine
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.ledger import Prices
 from gridx.services.coordinator.scheduler import Need
-from gridx.services.coordinator.store.records import JobRecord, NewJob, Payload, UserRecord
+from gridx.services.coordinator.store.records import (
+    ArrayRecord,
+    JobRecord,
+    NewArray,
+    NewJob,
+    Payload,
+    UserRecord,
+)
 
 
-def check(spec: JobSpec, user: UserRecord, languages: Collection[str]) -> None:
+def check(spec: JobSpec, user: UserRecord, languages: Collection[str], max_array: int) -> None:
     """Refuse what could not be run for this user whatever the fleet becomes.
 
     Raises:
         Forbidden: it is submitted in another's name.
         TooLarge: the program is over the cap.
-        InvalidField: no worker knows the language; inputs are in each other's way.
+        InvalidField: no worker knows the language; inputs are in each other's way; an array says not once how
+            many elements it has.
+        TooMany: it has more of them than ``max_array``.
     """
     if spec.user_id is not None and spec.user_id not in (user.id, user.username):
         raise Forbidden(
@@ -42,7 +51,30 @@ def check(spec: JobSpec, user: UserRecord, languages: Collection[str]) -> None:
             f"The fleet offers {', '.join(sorted(languages))}.",
             field="language",
         )
+    if spec.array is not None:
+        _check_array(spec.array, max_array)
     _check_paths(spec)
+
+
+def _check_array(array: ArraySpec, most: int) -> None:
+    counts = [one for one in (array.count, array.args, array.inputs) if one is not None]
+    if len(counts) != 1:
+        raise InvalidField(
+            "array: exactly one of count, args and inputs says how many elements there are.",
+            "Give one of them; what all elements share goes into the job's own args and inputs.",
+            field="array",
+        )
+    count = _count(array)
+    if count > most:
+        raise TooMany(
+            f"array: it has {count:,} elements, and {most:,} are allowed.",
+            "Let one element do the work of several, or submit several arrays.",
+            limit=most,
+        )
+
+
+def _count(array: ArraySpec) -> int:
+    return array.count or len(array.args or array.inputs or ())
 
 
 def _check_paths(spec: JobSpec) -> None:
@@ -94,7 +126,27 @@ def priced(spec: JobSpec, prices: Prices) -> NewJob:
         outputs=spec.outputs,
         retries=spec.retries,
         retry_delay_s=spec.retry_delay_s,
+        after=spec.after,
+        array=None if spec.array is None else _array(spec.array),
     )
+
+
+def _array(spec: ArraySpec) -> NewArray:
+    count = _count(spec)
+    return NewArray(
+        indices=range(spec.first, spec.first + count),
+        total_count=count,
+        args=spec.args,
+        inputs=spec.inputs,
+        max_fails=spec.max_fails,
+        max_credits=spec.max_credits,
+    )
+
+
+def shared(job: NewJob) -> Payload:
+    """What a worker needs of it; of an array, what its elements have in common."""
+    count = None if job.array is None else job.array.total_count
+    return Payload(job.code, job.args, job.env, list(job.inputs), list(job.outputs), count)
 
 
 def again(job: JobRecord, payload: Payload, prices: Prices) -> NewJob:
@@ -123,7 +175,39 @@ def again(job: JobRecord, payload: Payload, prices: Prices) -> NewJob:
     )
 
 
+def array_again(
+    array: ArrayRecord,
+    payload: Payload,
+    failed: Sequence[JobRecord],
+    own: Mapping[int, Payload],
+    prices: Prices,
+) -> NewJob:
+    """Elements that did not succeed once more, as an array of their own with the indices that they had.
+
+    Args:
+        payload: what the elements share.
+        own: by element, what it is given in all.
+    """
+    args = [own[job.id].args[len(payload.args) :] for job in failed]
+    inputs = [own[job.id].inputs[len(payload.inputs) :] for job in failed]
+    new = NewArray(
+        indices=[job.array_index or 0 for job in failed],
+        total_count=array.total_count,
+        # Names of an element's inputs are arguments of its own anyway.
+        args=[mine[: len(mine) - len(files)] for mine, files in zip(args, inputs, strict=True)]
+        if any(args) or any(inputs)
+        else None,
+        inputs=inputs if any(inputs) else None,
+        max_fails=array.max_fails,
+        max_credits=None if array.max_credits is None else max(array.max_credits, array.unit),
+        retry_of=array.id,
+        retried=[job.id for job in failed],
+    )
+    return replace(again(array.model, payload, prices), retry_of=None, array=new)
+
+
 def price_lines(new: NewJob) -> list[PriceLine]:
     """What the whole timeout of every run comes to, by resource."""
     one = ledger.lines(new.prices, new.cpu_millis, new.memory_mb, new.gpus, new.timeout_s * 1000)
-    return [replace(line, amount=line.amount * (1 + new.retries)) for line in one]
+    runs = (1 + new.retries) * (1 if new.array is None else len(new.array.indices))
+    return [replace(line, amount=line.amount * runs) for line in one]

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from gridx.messages import Attempt, AttemptReceipt, Job, JobSpec, Receipt
+from gridx.messages import (
+    ArrayProgress,
+    ArraySpec,
+    Attempt,
+    AttemptReceipt,
+    Dependency,
+    Job,
+    JobSpec,
+    Receipt,
+)
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.states import PAID
-from gridx.services.coordinator.store.records import AttemptRecord, JobRecord, Payload
+from gridx.services.coordinator.store.records import ArrayRecord, AttemptRecord, JobRecord, Payload
 
 
 def job_view(
@@ -63,7 +73,77 @@ def job_view(
     )
 
 
-def spec_view(record: JobRecord, payload: Payload) -> JobSpec:
+def array_view(
+    record: ArrayRecord,
+    *,
+    reason: str | None = None,
+    position: int | None = None,
+    spec: JobSpec | UnsetType = UNSET,
+) -> Job:
+    """An array as its owner sees it: one job, with where its elements are."""
+    model = record.model
+    return Job(
+        id=record.id,
+        name=record.name,
+        owner=record.owner,
+        state=record.state,
+        language=model.language,
+        cpus=model.cpu_millis / 1000,
+        memory_mb=model.memory_mb,
+        gpus=model.gpus,
+        timeout_s=model.timeout_s,
+        priority=model.priority,
+        max_attempts=model.max_attempts,
+        created_at=record.created_at,
+        runtime=model.runtime,
+        python=model.python,
+        reason=record.reason if reason is None else reason,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        hold=record.held,
+        charge=record.charge,
+        retry_of=record.retry_of,
+        queue_position=position,
+        retries=model.retries,
+        array=ArrayProgress(
+            count=record.count,
+            queued=record.queued,
+            running=record.running,
+            succeeded=record.succeeded,
+            failed=record.failed,
+            cancelled=record.cancelled,
+            max_fails=record.max_fails,
+            max_credits=record.max_credits,
+        ),
+        spec=spec,
+    )
+
+
+def array_receipt(record: ArrayRecord) -> Receipt:
+    """The sums of an array; each element has a receipt of its own."""
+    return Receipt(
+        job_id=record.id,
+        owner=record.owner,
+        state=record.state,
+        hold=record.hold,
+        charge=record.charge,
+        released=record.hold - record.held - record.charge,
+        attempts=[],
+    )
+
+
+def array_spec(record: ArrayRecord, payload: Payload, after: Sequence[Dependency]) -> JobSpec:
+    """What was submitted, but for what each element has of its own."""
+    array = ArraySpec(
+        count=record.count,
+        first=record.first_index,
+        max_fails=record.max_fails,
+        max_credits=record.max_credits,
+    )
+    return replace(spec_view(record.model, payload, after), array=array)
+
+
+def spec_view(record: JobRecord, payload: Payload, after: Sequence[Dependency] = ()) -> JobSpec:
     """What was submitted."""
     return JobSpec(
         code=payload.code,
@@ -83,6 +163,7 @@ def spec_view(record: JobRecord, payload: Payload) -> JobSpec:
         outputs=payload.outputs,
         retries=record.retries,
         retry_delay_s=record.retry_delay_s,
+        after=list(after),
     )
 
 

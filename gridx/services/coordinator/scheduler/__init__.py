@@ -6,7 +6,7 @@ that both read. Nothing here knows a clock, a socket or the store.
 
 from gridx.services.coordinator.scheduler.machines import Machine, Need, could_run, runtime_for
 from gridx.services.coordinator.scheduler.placement import Placement, Plan, Rules, plan
-from gridx.services.coordinator.scheduler.queue import Queue, WaitingJob
+from gridx.services.coordinator.scheduler.queue import Queue, Rank, WaitingJob
 from gridx.services.coordinator.scheduler.reasons import Obstacle, explain, obstacle
 from gridx.services.coordinator.scheduler.shares import Shares
 
@@ -17,6 +17,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Queue",
+    "Rank",
     "Rules",
     "Shares",
     "WaitingJob",

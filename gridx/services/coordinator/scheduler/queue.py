@@ -24,6 +24,7 @@ class WaitingJob:
         weight: what it costs in an hour, in microcredits: how much it counts in fair share.
         avoid: workers on which it broke; used only when no other could run it.
         excluded: workers that refused it a moment ago; not used.
+        array_id: of which array it is an element; 0: of none.
     """
 
     id: int
@@ -34,6 +35,7 @@ class WaitingJob:
     avoid: frozenset[int] = _NONE
     excluded: frozenset[int] = _NONE
     owner_name: str = ""
+    array_id: int = 0
 
     @property
     def rank(self) -> Rank:
@@ -97,6 +99,7 @@ class Queue:
     def __init__(self) -> None:
         self._jobs: dict[int, WaitingJob] = {}
         self._lines: dict[int, Line] = {}
+        self._unseen: dict[int, dict[int, tuple[Rank, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -165,6 +168,27 @@ class Queue:
                 group.unserved_since = now
         return job
 
+    def unseen(self, owner_id: int, key: int, rank: Rank | None, count: int) -> None:
+        """Count jobs of an owner that wait but are not put in the queue yet, for the places of others.
+
+        Args:
+            key: what they belong to; said again, it replaces what was said before.
+            rank: of the first of them.
+            count: how many; 0: none any more.
+        """
+        mine = self._unseen.setdefault(owner_id, {})
+        if count and rank is not None:
+            mine[key] = (rank, count)
+        else:
+            mine.pop(key, None)
+        if not mine:
+            del self._unseen[owner_id]
+
+    def _unseen_of(self, owner_id: int, rank: Rank | None = None) -> int:
+        return sum(
+            count for first, count in self._unseen.get(owner_id, {}).values() if rank is None or first < rank
+        )
+
     def ahead(self, owner_id: int, rank: Rank | None, scores: Mapping[int, float]) -> int:
         """How many jobs are ahead of a place, if all jobs were of one size.
 
@@ -179,9 +203,13 @@ class Queue:
         own = 0
         if mine is not None:
             own = len(mine.ranks) if rank is None else bisect_left(mine.ranks, rank)
+        own += self._unseen_of(owner_id, rank)
         me = (scores.get(owner_id, 0.0), owner_id)
         return own + sum(
-            min(len(line.ranks), own + ((scores.get(line.owner_id, 0.0), line.owner_id) < me))
+            min(
+                len(line.ranks) + self._unseen_of(line.owner_id),
+                own + ((scores.get(line.owner_id, 0.0), line.owner_id) < me),
+            )
             for line in self._lines.values()
             if line.owner_id != owner_id
         )

@@ -204,9 +204,18 @@ class ArrayRecord(Struct, frozen=True):
         return self.held - self.bound >= self.unit - charge
 
 
+class Accepted(Struct, frozen=True):
+    """A job or array that was taken in, and the jobs and arrays that it waits for."""
+
+    record: JobRecord | ArrayRecord
+    job: NewJob
+    waits_for: Sequence[int]
+
+
 class Aftermath(Struct):
     """What a step changed beside the job that it was about, as of its commit."""
 
+    accepted: list[Accepted] = []
     arrays: dict[int, ArrayRecord] = {}
     cancelled: list[JobRecord] = []
     """Jobs that waited for one that did not succeed."""
@@ -333,8 +342,6 @@ class Submitted(Struct, frozen=True):
 
     jobs: list[JobRecord | ArrayRecord]
     replayed: bool
-    waits_for: dict[int, list[int]] = {}
-    """By its number, which others a new job waits for."""
 
 
 class OutputChunk(Struct, frozen=True):

@@ -20,6 +20,8 @@ from gridx.services.coordinator.store.arrays import find_array
 from gridx.services.coordinator.store.blobs import use_inputs
 from gridx.services.coordinator.store.dependencies import depend
 from gridx.services.coordinator.store.records import (
+    Accepted,
+    Aftermath,
     ArrayRecord,
     Idempotency,
     JobRecord,
@@ -28,6 +30,7 @@ from gridx.services.coordinator.store.records import (
     Submitted,
 )
 from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
+from gridx.services.coordinator.store.writer import Noted
 
 _INSERT_JOB = (
     "INSERT INTO jobs (id, user_id, state, language, name, cpu_millis, memory_mb, gpus, timeout_s, priority,"
@@ -68,7 +71,9 @@ class _Payer:
     waiting: int
 
 
-def submit(db: sqlite3.Connection, now: int, submissions: Sequence[Submission]) -> list[Submitted]:
+def submit(
+    db: sqlite3.Connection, now: int, submissions: Sequence[Submission]
+) -> list[Noted[Submitted, Aftermath]]:
     """Queue jobs and hold their price.
 
     Raises:
@@ -81,7 +86,8 @@ def submit(db: sqlite3.Connection, now: int, submissions: Sequence[Submission]) 
     entrance = _Entrance(db, now)
     accepted = [entrance.accept(submission) for submission in submissions]
     entrance.write()
-    return accepted
+    notes = [Aftermath(accepted=entrance.accepted), *[None] * (len(accepted) - 1)]
+    return [Noted(one, note) for one, note in zip(accepted, notes, strict=True)]
 
 
 class _Entrance:
@@ -100,6 +106,7 @@ class _Entrance:
         self._array_payloads: list[tuple[object, ...]] = []
         self._elements: list[tuple[object, ...]] = []
         self._book = postings.Book()
+        self.accepted: list[Accepted] = []
 
     def accept(self, submission: Submission) -> Submitted:
         """Take the jobs in, or raise and leave nothing behind that ``write`` would write."""
@@ -120,8 +127,7 @@ class _Entrance:
             record = self._queue(user_id, payer, job)
             submitted.jobs.append(record)
             waits_for = depend(self._db, user_id, record.id, job.after)
-            if waits_for:
-                submitted.waits_for[record.id] = waits_for
+            self.accepted.append(Accepted(record, job, waits_for))
         records = submitted.jobs
         if key:
             ids = json.dumps([record.id for record in records])
