@@ -44,6 +44,17 @@ def test_a_token_closes_its_own(stack):
     assert opened.closed == [[SIGNED_OUT], [], [], []]
 
 
+def test_who_was_shown_out_between_asking_and_opening_is_closed_at_once(stack):
+    sockets, closed = Sockets(), []
+    early = caller(1, 10)
+    sockets.close_token(1, 11)
+    stack.enter_context(sockets.opened(early, closed.append))
+    assert closed == [CHANGED]
+    late = Caller(early.user, early.token, sockets.moment(1))
+    stack.enter_context(sockets.opened(late, lambda code: closed.append("late")))
+    assert closed == [CHANGED]
+
+
 def test_a_user_closes_all_of_theirs(stack):
     opened = Opened(stack, caller(1, 10), caller(1), caller(2, 12))
     opened.sockets.close_user(1, CHANGED)

@@ -82,7 +82,7 @@ class Accounts:
         )
         self._tokens: OrderedDict[bytes, tuple[TokenRecord, UserRecord]] = OrderedDict()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._checks: dict[tuple[bytes, str], asyncio.Task[UserRecord]] = {}
+        self._checks: dict[tuple[bytes, str], asyncio.Task[Caller]] = {}
         self._secret = secrets.token_bytes(32)
         self._changes = 0
         self._used: dict[int, datetime] = {}
@@ -152,7 +152,7 @@ class Accounts:
             raise Unauthenticated("This token has expired.", "Sign in again: gridx login NAME.")
         _refuse_disabled(user)
         self._used[record.id] = now
-        return Caller(user, record)
+        return Caller(user, record, self._sockets.moment(user.id))
 
     async def password(self, username: str, password: bytes, address: str) -> Caller:
         """Who signs in with a name and a password, from an address.
@@ -165,21 +165,21 @@ class Accounts:
         key = self._key(username, password)
         known = self._known.get(key)
         if known is not None and known.until > self._clock.monotonic():
-            return Caller(known.user)
+            return Caller(known.user, moment=self._sockets.moment(known.user.id))
         # The same question asked many times at once, as by parallel requests, is answered by one hash.
         check = self._checks.get((key, address))
         if check is None:
             check = asyncio.create_task(self._check(key, username, password, address))
             self._checks[key, address] = check
             check.add_done_callback(lambda done: self._checked((key, address), done))
-        return Caller(await asyncio.shield(check))
+        return await asyncio.shield(check)
 
-    def _checked(self, which: tuple[bytes, str], done: asyncio.Task[UserRecord]) -> None:
+    def _checked(self, which: tuple[bytes, str], done: asyncio.Task[Caller]) -> None:
         del self._checks[which]
         if not done.cancelled():
             done.exception()  # looked at, also when every caller has gone
 
-    async def _check(self, key: bytes, username: str, password: bytes, address: str) -> UserRecord:
+    async def _check(self, key: bytes, username: str, password: bytes, address: str) -> Caller:
         guess = self._limits.begin(username, address)
         try:
             user = await self._store.user_by_name(username)
@@ -196,7 +196,7 @@ class Accounts:
         guess.right()
         _refuse_disabled(user)
         _remember(self._known, key, _Known(user, self._clock.monotonic() + PASSWORD_REMEMBERED_S))
-        return user
+        return Caller(user, moment=self._sockets.moment(user.id))
 
     async def _user_now(self, username: str) -> UserRecord | None:
         """A user as no change that has been made meanwhile contradicts."""

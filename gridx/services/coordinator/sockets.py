@@ -25,10 +25,14 @@ CHANGED: Final = WSCloseCode.SERVICE_RESTART
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and by which token; none: by a password."""
+    """Who asks, and by which token; none: by a password.
+
+    ``moment`` is the :meth:`Sockets.moment` in which that was true.
+    """
 
     user: UserRecord
     token: TokenRecord | None = None
+    moment: int = 0
 
     @property
     def admin(self) -> bool:
@@ -41,10 +45,15 @@ class Sockets:
 
     def __init__(self) -> None:
         self._open: dict[int, dict[Closer, Caller]] = {}
+        self._closings: dict[int, int] = {}
+
+    def moment(self, user_id: int) -> int:
+        """How often something of a user was closed up to now."""
+        return self._closings.get(user_id, 0)
 
     @contextmanager
     def opened(self, caller: Caller, close: Closer) -> Iterator[None]:
-        """Keep a socket known while the block runs.
+        """Keep a socket known while the block runs; closed at once if the caller was shown out meanwhile.
 
         Raises:
             TooMany: the user has ``MAX_PER_USER`` open already.
@@ -56,6 +65,9 @@ class Sockets:
                 "Close some of them.",
             )
         mine[close] = caller
+        if caller.moment != self.moment(caller.user.id):
+            # Perhaps another token was meant. Whoever still has one connects again.
+            close(CHANGED)
         try:
             yield
         finally:
@@ -73,9 +85,15 @@ class Sockets:
 
     def close_expired(self, now: datetime) -> None:
         """Close what was opened with a token that is over."""
-        for user_id in list(self._open):
-            self._close(user_id, lambda caller: caller.token is not None and caller.token.expires_at <= now)
+
+        def over(caller: Caller) -> bool:
+            return caller.token is not None and caller.token.expires_at <= now
+
+        for user_id, mine in list(self._open.items()):
+            if any(over(caller) for caller in mine.values()):
+                self._close(user_id, over)
 
     def _close(self, user_id: int, chosen: Callable[[Caller], bool], code: WSCloseCode = SIGNED_OUT) -> None:
+        self._closings[user_id] = self.moment(user_id) + 1
         for close in [close for close, caller in self._open.get(user_id, {}).items() if chosen(caller)]:
             close(code)
