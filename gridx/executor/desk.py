@@ -94,6 +94,7 @@ class Desk:
         self._streams = 0
         self._window = MAX_CALLS
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._uploads_begun = False
         self._uploading: dict[str, asyncio.Future[None]] = {}
         self._offered: set[tuple[str | None, str | None]] = set()
         self._owners: dict[int, str] = {}
@@ -107,7 +108,7 @@ class Desk:
         self._open.add(call)
         if not call.parcels and call.inputs is None:
             self._ready.append(call)
-        elif self._grid is not None:
+        elif self._uploads_begun:
             self._spawn(self._upload(call))
         self._wake.set()
 
@@ -139,6 +140,7 @@ class Desk:
                 self._wake.set()
                 self._grid = await self._patiently(lambda: stack.enter_async_context(self._open_grid()))
                 self._me = (await self._patiently(self._grid.me)).username
+                self._uploads_begun = True
                 for call in self._open:
                     if call.parcels or call.inputs is not None:
                         self._spawn(self._upload(call))
@@ -159,6 +161,7 @@ class Desk:
             self._fail_all(error)
         finally:
             self._grid = None
+            self._uploads_begun = False
 
     async def _end(self) -> None:
         """Return when nothing is open and nothing comes any more, or came for a while."""

@@ -313,6 +313,7 @@ def test_an_array_goes_once_however_many_calls_share_it(executor, pretended):
     futures = [executor.submit(at, table, place) for place in range(1, 5)]
     assert [future.result(60) for future in futures] == [8, 9, 10, 11]
     assert len(pretended.uploaded) == 1
+    assert len(pretended.specs) == 4
     assert table[0] == 0
     executor.shutdown()
     assert pretended.forgotten == pretended.uploaded
