@@ -7,6 +7,8 @@ the process runs. The file is removed first: the next process lives.
     The operation has run in the writer's transaction, which is not committed. So for assign, finish, ...
 ``submit after commit``
     It is committed, and nobody has been answered.
+``file in place``
+    A file that was uploaded has its place on the disk, and its row was not written.
 ``result on disk``
     A worker has an attempt's result in its spool and has told nobody.
 ``program TEXT``
@@ -36,7 +38,8 @@ def at(point: str) -> None:
 
 def coordinator() -> None:
     """Points of the writer."""
-    from gridx.services.coordinator.store import attempts, ends, submit
+    from gridx.services.coordinator.blobs import Partial
+    from gridx.services.coordinator.store import attempts, blobs, ends, files, submit
     from gridx.services.coordinator.store.writer import Writer
 
     run: set[str] = set()
@@ -60,6 +63,9 @@ def coordinator() -> None:
         (ends, "finish"),
         (ends, "cancel"),
         (ends, "requeue"),
+        (blobs, "add_upload"),
+        (blobs, "forget_blobs"),
+        (files, "add_sent"),
     ):
         watch(module, name)
     transaction = Writer._transaction
@@ -72,6 +78,13 @@ def coordinator() -> None:
         return outcomes
 
     Writer._transaction = committed
+    move = Partial.move
+
+    def placed(self, target):
+        move(self, target)
+        at("file in place")
+
+    Partial.move = placed
 
 
 def worker() -> None:

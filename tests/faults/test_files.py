@@ -1,0 +1,126 @@
+"""Files while lines break and coordinators are killed: sent on from the break, whole or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+from kit.line import Line
+
+from gridx.client import Client
+
+MIB = 1 << 20
+
+
+def stored(grid) -> dict[str, int]:
+    """Whole files on the disk, and their sizes."""
+    folder = grid.processes.folder / "coordinator" / "grid.db-blobs"
+    return {path.name: path.stat().st_size for path in folder.glob("??/*")}
+
+
+def rss_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+async def test_an_upload_goes_on_where_it_broke_off_when_the_coordinator_is_killed(start, tmp_path):
+    grid = await start()
+    data = os.urandom(40 * MIB)
+    (tmp_path / "large").write_bytes(data)
+    seen: list[int] = []
+    half = asyncio.Event()
+
+    def progress(done: int, total: int) -> None:
+        seen.append(done)
+        if done >= 16 * MIB:
+            half.set()
+
+    sending = asyncio.create_task(grid.ann.upload(tmp_path / "large", progress=progress))
+    await half.wait()
+    await asyncio.to_thread(grid.coordinator.kill)
+    await grid.start_again()
+    uploaded = await sending
+    assert uploaded == (hashlib.sha256(data).hexdigest(), len(data))
+    assert stored(grid) == {uploaded.sha256: len(data)}
+    # Nothing of what had come was sent again.
+    assert seen == sorted(seen)
+    assert (await grid.ann.usage()).input_bytes == len(data)
+    await grid.sound()
+
+
+@pytest.mark.parametrize("point", ["file in place", "add_upload before commit", "add_upload after commit"])
+async def test_killed_around_the_row_of_a_file_it_is_there_or_not_and_sending_again_mends_it(
+    start, failpoint, point
+):
+    grid = await start()
+    data = os.urandom(MIB)
+    failpoint(point)
+    sending = asyncio.create_task(grid.ann.upload(data))
+    await grid.until_killed(grid.coordinator)
+    await grid.start_again()
+    uploaded = await sending
+    assert stored(grid) == {uploaded.sha256: MIB}
+    assert (await grid.ann.usage()).input_bytes == MIB
+    await grid.sound()
+
+
+@pytest.mark.parametrize("when", ["before commit", "after commit"])
+async def test_killed_while_files_are_deleted_none_is_lost_that_is_wanted_and_none_is_left(
+    start, failpoint, when
+):
+    grid = await start()
+    uploaded = await grid.ann.upload(b"not wanted any more")
+    failpoint(f"forget_blobs {when}")
+    pruning = asyncio.create_task(grid.answer(grid.ann.prune_uploads))
+    await grid.until_killed(grid.coordinator)
+    await grid.start_again()
+    await pruning
+    await grid.until(lambda: not stored(grid), "the file to be gone")
+    await grid.ann.upload(b"not wanted any more")
+    assert stored(grid) == {uploaded.sha256: uploaded.size}
+    await grid.sound()
+
+
+async def test_files_get_through_a_line_that_breaks_again_and_again(start, tmp_path):
+    grid = await start()
+    rng = random.Random(4)
+    port = int(grid.processes.http_url.rpartition(":")[2])
+    line = Line(port, cut_after=lambda: rng.randrange(2 * MIB, 12 * MIB))
+    await line.start()
+    try:
+        data = os.urandom(30 * MIB)
+        (tmp_path / "large").write_bytes(data)
+        (tmp_path / "small").write_bytes(b"small")
+        async with Client(line.url.replace("ws:", "http:"), grid.ann.token) as client:
+            inputs = await client.upload_inputs(["large", "small"], root=tmp_path)
+        assert [one.path for one in inputs] == ["large", "small"]
+        assert line.connections > 3
+        assert stored(grid)[hashlib.sha256(data).hexdigest()] == len(data)
+    finally:
+        await line.stop()
+    await grid.sound()
+
+
+async def test_the_coordinators_memory_stays_flat_while_a_large_file_passes(start, tmp_path):
+    grid = await start()
+    with (tmp_path / "large").open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(MIB))
+    await grid.ann.upload(os.urandom(20 * MIB))
+    pid = grid.coordinator.process.pid
+    before = rss_mib(pid)
+    highest = before
+
+    def progress(done: int, total: int) -> None:
+        nonlocal highest
+        highest = max(highest, rss_mib(pid))
+
+    uploaded = await grid.ann.upload(tmp_path / "large", progress=progress)
+    assert uploaded.size == 200 * MIB
+    assert highest - before < 48, (before, highest)
