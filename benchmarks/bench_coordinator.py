@@ -17,6 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -83,8 +85,9 @@ async def instant_worker(session: aiohttp.ClientSession, url: str, token: str, n
             beating.cancel()
 
 
-async def measure(folder: Path, jobs: int, in_flight: int, batch: int) -> None:
-    """Start a coordinator, load it, print the figures."""
+@asynccontextmanager
+async def standing(folder: Path) -> AsyncIterator[tuple[Client, int]]:
+    """A coordinator process with two such workers: an admin's client, and the process's id."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDX_", "COORDINATOR_"))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gridx.cli", "--role", "coordinator", "--no-ui", "--host", "127.0.0.1"),
@@ -110,7 +113,7 @@ async def measure(folder: Path, jobs: int, in_flight: int, batch: int) -> None:
             ]
             while sum(worker.state == "online" for worker in await client.workers()) < 2:
                 await asyncio.sleep(0.05)
-            await load(client, jobs, in_flight, batch)
+            yield client, process.pid
             report = await client.audit() if (await client.me()).role == "admin" else None
             assert report is None or report.ok
             for worker in workers:
@@ -120,6 +123,12 @@ async def measure(folder: Path, jobs: int, in_flight: int, batch: int) -> None:
         process.terminate()
         await process.wait()
         await drained
+
+
+async def measure(folder: Path, jobs: int, in_flight: int, batch: int) -> None:
+    """Start a coordinator, load it, print the figures."""
+    async with standing(folder) as (client, _):
+        await load(client, jobs, in_flight, batch)
 
 
 async def load(client: Client, jobs: int, in_flight: int, batch: int) -> None:

@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
+from gridx.client_arrays import ClientArrays
 from gridx.client_events import EventStream, open_events
 from gridx.client_files import ClientFiles
-from gridx.client_follow import FollowedOutput, Patience, follow_attempts
+from gridx.client_follow import FollowedOutput, Patience, follow_attempts, stored_output
 from gridx.client_wire import Wire
 from gridx.errors import InvalidField, Unreachable
 from gridx.messages import (
@@ -57,7 +58,7 @@ AUDIT_S: Final = 600.0
 """A recomputation of everything may take this long."""
 
 
-class Client(ClientFiles):
+class Client(ClientFiles, ClientArrays):
     """A connection to one coordinator, as one user.
 
     Args:
@@ -148,7 +149,10 @@ class Client(ClientFiles):
     # -- jobs --------------------------------------------------------------------------------------------
 
     async def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """Submit a job. The same key with the same spec gives the same job, however often it is sent."""
+        """Submit a job, or with ``spec.array`` many.
+
+        The same key with the same spec gives the same job, however often it is sent.
+        """
         return await self._wire.send("POST", "/jobs", Job, spec, key=idempotency_key or _key())
 
     async def submit_batch(
@@ -197,7 +201,10 @@ class Client(ClientFiles):
         limit: int = 50,
         before: int | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first: one's own; for an admin all, or those of ``owner``."""
+        """A page of jobs, newest first: one's own; for an admin all, or those of ``owner``.
+
+        An array is one job here; :meth:`elements` lists what it is made of.
+        """
         query = {"state": ",".join(states), "q": text, "owner": owner, "limit": limit, "before": before}
         return await self._wire.get("/jobs", JobPage, query)
 
@@ -206,7 +213,7 @@ class Client(ClientFiles):
         return await self._wire.send("POST", f"/jobs/{job_id}/cancel", Job)
 
     async def retry(self, job_id: int) -> Job:
-        """Submit an ended job anew, as a job of its own."""
+        """Submit an ended job anew, as a job of its own; of an array what did not succeed."""
         return await self._wire.send("POST", f"/jobs/{job_id}/retry", Job, key=_key())
 
     async def receipt(self, job_id: int) -> Receipt:
@@ -217,17 +224,7 @@ class Client(ClientFiles):
         self, job_id: int, stream: Stream = "stdout", *, offset: int = 0, attempt: int | None = None
     ) -> bytes:
         """Everything stored of a stream from ``offset``; of the last attempt unless one is named."""
-        data = b""
-        while True:
-            query = {"stream": stream, "offset": offset + len(data), "attempt": attempt}
-            async with self._wire.read(f"/jobs/{job_id}/output", query) as response:
-                part = await response.read()
-                number = response.headers.get("Gridx-Attempt", "")
-            if not part:
-                return data
-            data += part
-            # The next part is of the same attempt, also when another one begins in between.
-            attempt = int(number) if number.isdecimal() and int(number) else attempt
+        return await stored_output(self._wire, job_id, stream, offset, attempt)
 
     async def follow(
         self, job_id: int, stream: Stream = "stdout", *, offset: int = 0

@@ -100,3 +100,20 @@ def _attempt_is_over(job: Job, number: int) -> bool:
         return True
     attempts = job.attempts if isinstance(job.attempts, list) else []
     return any(attempt.number == number and attempt.ended_at is not None for attempt in attempts)
+
+
+async def stored_output(
+    wire: Wire, job_id: int, stream: Stream, offset: int = 0, attempt: int | None = None
+) -> bytes:
+    """Everything that is stored of a stream, of the last attempt unless one is named."""
+    data = b""
+    while True:
+        query = {"stream": stream, "offset": offset + len(data), "attempt": attempt}
+        async with wire.read(f"/jobs/{job_id}/output", query) as response:
+            part = await response.read()
+            number = response.headers.get("Gridx-Attempt", "")
+        if not part:
+            return data
+        data += part
+        # The next part is of the same attempt, also when another one begins in between.
+        attempt = int(number) if number.isdecimal() and int(number) else attempt
