@@ -22,7 +22,7 @@ from gridx.messages.bounds import (
     UserName,
     Wire,
 )
-from gridx.messages.files import MAX_INPUTS, InputFile
+from gridx.messages.files import MAX_INPUTS, InputFile, LeftFile, OutputFile
 
 
 class JobState(StrEnum):
@@ -114,7 +114,8 @@ class JobSpec(Wire, frozen=True):
     twice the time. ``outputs`` are patterns of names below ``out/``; what matches none stays behind.
     """
 
-    code: Annotated[str, Meta(max_length=MAX_CODE_BYTES)]
+    # Its size is counted in bytes, and too many are an error of their own.
+    code: Annotated[str, Meta(extra_json_schema={"maxLength": MAX_CODE_BYTES})]
     language: Line = "python"
     user_id: UserName | int | None = None
     name: Line = ""
@@ -217,6 +218,8 @@ class Job(Wire, frozen=True):
     charge: Microcredits = 0
     retry_of: int | None = None
     queue_position: int | None = None
+    unschedulable: bool = False
+    """It waits, and no worker that is connected could ever run it; ``reason`` says why."""
     retries: int = 0
     failures: int = 0
     """Attempts that failed by the program's own fault and were, or are to be, tried again."""
@@ -233,7 +236,10 @@ class Job(Wire, frozen=True):
 
 
 class JobPage(Wire, frozen=True):
-    """``next`` is the cursor to pass as ``before`` for the page that follows; none on the last."""
+    """``next`` is the cursor to pass as ``before`` for the page that follows; none on the last.
+
+    Of an array's elements, which are listed from the first to the last, it is passed as ``after``.
+    """
 
     jobs: list[Job]
     next: int | None = None
@@ -280,6 +286,9 @@ class AttemptReceipt(Wire, frozen=True):
     gpus: list[str]
     runtime: str
     reason: str = ""
+    files: list[OutputFile] = []
+    left: list[LeftFile] = []
+    """What the program left in ``out/``: what came back of it, and what did not, with the reason."""
 
 
 class Receipt(Wire, frozen=True):

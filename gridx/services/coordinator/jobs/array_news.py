@@ -46,7 +46,6 @@ class ArrayNews:
         def view() -> Job:
             if not record.queued:
                 return array_view(record)
-            reason, position = self._backlog.waits(record)
-            return array_view(record, reason=record.reason or reason, position=position)
+            return array_view(record, self._backlog.waits(record))
 
         self._hub.job_changed(record.user_id, record.id, view)

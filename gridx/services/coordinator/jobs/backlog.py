@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from gridx.clock import Clock
 from gridx.config import Settings
@@ -47,6 +47,19 @@ def weight_of(job: JobRecord) -> float:
     """How much a job counts in fair share: what an hour of it costs."""
     size = (job.cpu_millis, job.memory_mb, job.gpus)
     return float(ledger.price_per_hour(job.prices, *size) or ledger.price_per_hour(_COMMON, *size))
+
+
+class Wait(NamedTuple):
+    """Why a job waits.
+
+    Attributes:
+        place: in the queue, counted from 1; None: it has none yet.
+        never: no worker that is connected could ever run it.
+    """
+
+    reason: str = ""
+    place: int | None = None
+    never: bool = False
 
 
 class Backlog:
@@ -273,26 +286,27 @@ class Backlog:
 
     # -- why it waits ------------------------------------------------------------------------------------
 
-    def waits(self, record: JobRecord | ArrayRecord) -> tuple[str, int | None]:
-        """Why a queued job or array waits, and its place in the queue counted from 1; None: no place yet."""
+    def waits(self, record: JobRecord | ArrayRecord) -> Wait:
+        """Why a queued job or array waits, and its place in the queue."""
         if why := self._held_back.why(record, self._clock.monotonic()):
-            return why, None
+            return Wait(why)
         if isinstance(record, ArrayRecord):
             return self._waits_as(self._waiting(record.model))
         job = self._queue.get(record.id)
         if job is None:
             array = self._arrays.get(record.array_id or 0)
             if array is None:
-                return "", None
+                return Wait()
             if array.record.held < array.record.cover and not array.record.affords(record.charge):
-                return "waits for others of its array to end: its budget covers no more at a time", None
+                return Wait("waits for others of its array to end: its budget covers no more at a time")
             job = self._waiting(record)
         return self._waits_as(job)
 
-    def _waits_as(self, job: WaitingJob) -> tuple[str, int | None]:
+    def _waits_as(self, job: WaitingJob) -> Wait:
         self._look()
         ahead = self._queue.ahead(job.owner_id, job.rank, self._scores_seen)
-        return self._obstacle(job, job.id in self._reserved).seen_by(ahead), ahead + 1
+        obstacle = self._obstacle(job, job.id in self._reserved)
+        return Wait(obstacle.seen_by(ahead), ahead + 1, obstacle.never)
 
     def would_wait(self, owner_id: int, owner: str, need: Need) -> str:
         """Why a job that is submitted now would wait; empty when it could start at once."""

@@ -119,8 +119,7 @@ class Lifecycle:
         def view() -> Job:
             if record.state is not JobState.QUEUED:
                 return job_view(record)
-            reason, position = self._backlog.waits(record)
-            return job_view(record, reason=reason, position=position)
+            return job_view(record, self._backlog.waits(record))
 
         self._hub.job_changed(record.user_id, record.id, view, record.array_id)
 

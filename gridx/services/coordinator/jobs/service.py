@@ -45,7 +45,7 @@ from gridx.services.coordinator.jobs.views import (
 )
 from gridx.services.coordinator.jobs.workers import WorkerSide
 from gridx.services.coordinator.live import Ask, Live
-from gridx.services.coordinator.states import LIVE_ATTEMPTS
+from gridx.services.coordinator.states import LIVE_ATTEMPTS, PAID
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import (
     Aftermath,
@@ -454,7 +454,13 @@ class Jobs(WorkerSide):
         record = await self._own(user, job_id)
         if isinstance(record, ArrayRecord):
             return array_receipt(record)
-        return receipt_view(record, await self._store.attempts_of(job_id))
+        attempts = await self._store.attempts_of(job_id)
+        files = {
+            one.id: (await self._store.output_files(one.id), await self._store.left_files(one.id))
+            for one in attempts
+            if one.state in PAID
+        }
+        return receipt_view(record, attempts, files)
 
     # -- all ---------------------------------------------------------------------------------------------
 
@@ -484,22 +490,13 @@ class Jobs(WorkerSide):
         spec: JobSpec | None = None,
         attempts: Sequence[AttemptRecord] = (),
     ) -> Job:
-        reason, position = None, None
         if isinstance(record, ArrayRecord):
-            if record.queued and not record.reason:
-                reason, position = self._backlog.waits(record)
-            return array_view(record, reason=reason, position=position, spec=spec or UNSET)
-        if record.state is JobState.QUEUED:
-            reason, position = self._backlog.waits(record)
+            wait = self._backlog.waits(record) if record.queued else None
+            return array_view(record, wait, spec=spec or UNSET)
+        wait = self._backlog.waits(record) if record.state is JobState.QUEUED else None
         if spec is None:
-            return job_view(record, reason=reason, position=position)
-        return job_view(
-            record,
-            reason=reason,
-            position=position,
-            spec=spec,
-            attempts=[attempt_view(attempt) for attempt in attempts],
-        )
+            return job_view(record, wait)
+        return job_view(record, wait, spec=spec, attempts=[attempt_view(attempt) for attempt in attempts])
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """What is committed must also be known here, even when the caller has gone meanwhile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -15,22 +15,24 @@ from gridx.messages import (
     Dependency,
     Job,
     JobSpec,
+    LeftFile,
+    OutputFile,
     Receipt,
 )
 from gridx.services.coordinator import ledger
+from gridx.services.coordinator.jobs.backlog import Wait
 from gridx.services.coordinator.states import PAID
 from gridx.services.coordinator.store.records import ArrayRecord, AttemptRecord, JobRecord, Payload
 
 
 def job_view(
     record: JobRecord,
+    wait: Wait | None = None,
     *,
-    reason: str | None = None,
-    position: int | None = None,
     spec: JobSpec | UnsetType = UNSET,
     attempts: list[Attempt] | UnsetType = UNSET,
 ) -> Job:
-    """A job as its owner sees it. ``reason`` and ``position`` are for one that waits."""
+    """A job as its owner sees it. ``wait`` is for one that waits."""
     return Job(
         id=record.id,
         name=record.name,
@@ -46,7 +48,7 @@ def job_view(
         created_at=record.created_at,
         runtime=record.runtime,
         python=record.python,
-        reason=record.reason if reason is None else reason,
+        reason=record.reason if wait is None else wait.reason,
         attempt=record.attempts,
         worker_id=record.worker_id,
         worker_name=record.worker_name,
@@ -60,7 +62,8 @@ def job_view(
         hold=record.hold,
         charge=record.charge,
         retry_of=record.retry_of,
-        queue_position=position,
+        queue_position=wait.place if wait else None,
+        unschedulable=wait is not None and wait.never,
         retries=record.retries,
         failures=record.failures,
         not_before=record.not_before,
@@ -75,9 +78,8 @@ def job_view(
 
 def array_view(
     record: ArrayRecord,
+    wait: Wait | None = None,
     *,
-    reason: str | None = None,
-    position: int | None = None,
     spec: JobSpec | UnsetType = UNSET,
 ) -> Job:
     """An array as its owner sees it: one job, with where its elements are."""
@@ -97,13 +99,14 @@ def array_view(
         created_at=record.created_at,
         runtime=model.runtime,
         python=model.python,
-        reason=record.reason if reason is None else reason,
+        reason=record.reason or (wait.reason if wait else ""),
         started_at=record.started_at,
         ended_at=record.ended_at,
         hold=record.held,
         charge=record.charge,
         retry_of=record.retry_of,
-        queue_position=position,
+        queue_position=wait.place if wait else None,
+        unschedulable=wait is not None and wait.never,
         retries=model.retries,
         array=ArrayProgress(
             count=record.count,
@@ -185,8 +188,16 @@ def attempt_view(record: AttemptRecord) -> Attempt:
     )
 
 
-def receipt_view(job: JobRecord, attempts: Sequence[AttemptRecord]) -> Receipt:
-    """The whole account of a job; while it has not ended, nothing of the hold is released."""
+def receipt_view(
+    job: JobRecord,
+    attempts: Sequence[AttemptRecord],
+    files: Mapping[int, tuple[list[OutputFile], list[LeftFile]]],
+) -> Receipt:
+    """The whole account of a job; while it has not ended, nothing of the hold is released.
+
+    Args:
+        files: what came back of an attempt and what did not, by its id.
+    """
     size = (job.cpu_millis, job.memory_mb, job.gpus)
     return Receipt(
         job_id=job.id,
@@ -210,6 +221,8 @@ def receipt_view(job: JobRecord, attempts: Sequence[AttemptRecord]) -> Receipt:
                 gpus=list(attempt.gpus),
                 runtime=attempt.runtime,
                 reason=attempt.reason,
+                files=files.get(attempt.id, ([], []))[0],
+                left=files.get(attempt.id, ([], []))[1],
             )
             for attempt in attempts
         ],

@@ -29,10 +29,12 @@ class Obstacle(NamedTuple):
     """What is in the way of all jobs of a shape.
 
     ``passes``: it goes away by itself as the jobs ahead are served; where there are any, they are the reason.
+    ``never``: as the fleet is now it does not go away, however long one waits.
     """
 
     text: str
     passes: bool
+    never: bool = False
 
     def seen_by(self, ahead: int) -> str:
         """The reason for a job that has so many ahead of it."""
@@ -52,10 +54,10 @@ def obstacle(
         most: how many may; 0: as many as fit.
     """
     if not machines:
-        return Obstacle("no worker is connected", False)
+        return Obstacle("no worker is connected", False, never=True)
     able = [machine for machine in machines if could_run(job.need, machine, job.owner_id, job.owner_name)]
     if not able:
-        return Obstacle(_never(job, machines), False)
+        return Obstacle(_never(job, machines), False, never=True)
     if 0 < most <= running:
         return Obstacle(f"its owner has {running:,} running, and a user may have {most:,} at once", False)
     allowed = [machine for machine in able if machine.worker_id not in job.excluded]
