@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from gridx import client_fetching, client_sending
 from gridx.client_sending import Progress, Uploaded
 from gridx.client_wire import Wire
 from gridx.inputs import check_limits, collect
-from gridx.messages import FileUsage, Freed, InputFile, JobFiles, Limits
+from gridx.messages import FileUsage, Freed, InputFile, Job, JobFiles, JobState, Limits
 
 
 class ClientFiles:
     """Files; part of :class:`~gridx.client.Client`."""
 
     _wire: Wire
+
+    if TYPE_CHECKING:
+
+        async def job(self, job_id: int) -> Job:
+            """One job; the client's own."""
+
+        def all_elements(self, array_id: int, *, states: Collection[JobState] = ()) -> AsyncIterator[Job]:
+            """An array's elements; the client's own."""
 
     async def limits(self) -> Limits:
         """Every limit that a submission meets, and what of the quota is used."""
@@ -101,15 +109,28 @@ class ClientFiles:
     ) -> list[Path]:
         """Fetch what a job gave back into a folder: all, or what ``names`` names; where it lies now.
 
+        Of an array each element's files go into a folder with its index as the name.
+
         Raises:
             NotFound: it gave back nothing of such a name.
-            InvalidField: a file of another content is in the way; nothing was written.
+            InvalidField: a file of another content is in the way; of this job nothing was written.
         """
-        listed = await self.files(job_id, attempt=attempt)
-        return await client_fetching.fetch_all(
-            self._wire, listed, Path(folder), names=names, overwrite=overwrite
-        )
+        job = await self.job(job_id)
+        if job.array is None:
+            listed = await self.files(job_id, attempt=attempt)
+            return await client_fetching.fetch_all(
+                self._wire, listed, Path(folder), names=names, overwrite=overwrite
+            )
+        fetched: list[Path] = []
+        async for element in self.all_elements(job_id):
+            if element.files:
+                listed = await self.files(element.id, attempt=attempt)
+                inside = Path(folder) / str(element.array_index)
+                fetched += await client_fetching.fetch_all(
+                    self._wire, listed, inside, names=names, overwrite=overwrite
+                )
+        return fetched
 
     async def delete_files(self, job_id: int) -> Freed:
-        """Delete what a job gave back."""
+        """Delete what a job, or every element of an array, gave back."""
         return await self._wire.send("DELETE", f"/jobs/{job_id}/files", Freed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 from msgspec.structs import replace
 
 from gridx import safetext
@@ -16,7 +17,7 @@ from gridx.commands import printing
 from gridx.commands.grid import json_option, with_grid
 from gridx.commands.quantities import JOB_ID
 from gridx.errors import EXIT_OK
-from gridx.messages import Freed, Job, JobFiles, JobSpec, OutputFile
+from gridx.messages import Freed, JobFiles, JobSpec, OutputFile
 
 if TYPE_CHECKING:
     from gridx.client import Client
@@ -112,7 +113,12 @@ async def fetch(
         printing.as_json({"files": [str(path) for path in fetched]})
         return EXIT_OK
     if not fetched:
-        printing.note(nothing_there(await grid.files(job_id, attempt=attempt)))
+        array = (await grid.job(job_id)).array is not None
+        printing.note(
+            f"No element of array {job_id} gave back a file."
+            if array
+            else nothing_there(await grid.files(job_id, attempt=attempt))
+        )
     elif len(fetched) <= MAX_NAMED:
         for path in fetched:
             printing.out(safetext.name(path))
@@ -184,6 +190,9 @@ async def _usage(grid: Client, as_json: bool) -> int:
 @with_grid
 async def list_files(grid: Client, job_id: int, attempt: int | None, as_json: bool) -> int:
     """List what a job gave back, and what it left behind with the reason."""
+    job = await grid.job(job_id)
+    if job.array is not None:
+        return await _list_elements(grid, job_id, as_json)
     listed = await grid.files(job_id, attempt=attempt)
     if as_json:
         printing.as_json(listed)
@@ -201,6 +210,19 @@ async def list_files(grid: Client, job_id: int, attempt: int | None, as_json: bo
         left_behind(listed)
     if not listed.files and not listed.left:
         printing.note(nothing_there(listed))
+    return EXIT_OK
+
+
+async def _list_elements(grid: Client, array_id: int, as_json: bool) -> int:
+    found = [element async for element in grid.all_elements(array_id) if element.files]
+    if as_json:
+        printing.as_json({"elements": [msgspec.to_builtins(await grid.files(one.id)) for one in found]})
+        return EXIT_OK
+    printing.table(
+        ("INDEX", "JOB", "FILES", "SIZE"),
+        [(str(one.array_index), str(one.id), str(one.files), printing.size(one.file_bytes)) for one in found],
+        right=("INDEX", "JOB", "FILES", "SIZE"),
+    )
     return EXIT_OK
 
 
@@ -236,14 +258,6 @@ def _told(freed: list[Freed], as_json: bool) -> int:
         noun = "file was" if count == 1 else "files were"
         printing.out(f"{count} {noun} deleted: {printing.size(all_of_it.bytes)}.")
     return EXIT_OK
-
-
-def fact(job: Job) -> tuple[str, str]:
-    """What a job gave back, as a field of ``gridx show``."""
-    if not job.files:
-        return "files", ""
-    noun = "file" if job.files == 1 else "files"
-    return "files", f"{job.files} {noun}, {printing.size(job.file_bytes)}: gridx fetch {job.id}"
 
 
 def counted(found: Sequence[OutputFile]) -> str:

@@ -122,6 +122,10 @@ async def show(grid: Client, job_id: int, as_json: bool) -> int:
             ],
             right=("QUANTITY", "PER HOUR", "AMOUNT"),
         )
+    left = [(str(part.number), f"out/{one.path}", one.why) for part in receipt.attempts for one in part.left]
+    if left:
+        printing.out()
+        printing.table(("ATTEMPT", "LEFT BEHIND", "WHY"), left)
     return EXIT_OK
 
 
@@ -148,11 +152,19 @@ def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
         ("took", printing.took(job.started_at, job.ended_at) if job.started_at else ""),
         ("peak memory", printing.size(job.peak_memory_bytes) if job.peak_memory_bytes else ""),
         ("output", f"{printing.size(job.stdout_bytes)} stdout, {printing.size(job.stderr_bytes)} stderr"),
+        ("files", _files(job)),
         ("retry of", str(job.retry_of or "")),
         ("held", f"{format_credits(receipt.hold)} credits"),
         ("charged", f"{format_credits(receipt.charge)} credits" if ended else ""),
         ("given back", f"{format_credits(receipt.released)} credits" if ended else ""),
     ]
+
+
+def _files(job: Job) -> str:
+    if not job.files:
+        return ""
+    noun = "file" if job.files == 1 else "files"
+    return f"{job.files} {noun}, {printing.size(job.file_bytes)}: gridx fetch {job.id}"
 
 
 def _attempts(job: Job, receipt: Receipt) -> list[tuple[str, ...]]:

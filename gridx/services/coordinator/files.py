@@ -287,9 +287,9 @@ class Files:
             )
         return found
 
-    async def delete_of_job(self, job: JobRecord) -> Freed:
-        """Delete what a job gave back."""
-        freed = await self._store.delete_outputs(job.id)
+    async def delete_of_job(self, job_id: int) -> Freed:
+        """Delete what a job, or every element of an array, gave back."""
+        freed = await self._store.delete_outputs(job_id)
         await self.collect()
         return freed
 

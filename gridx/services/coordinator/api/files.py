@@ -90,9 +90,9 @@ async def file_of_job(call: Call, query: AttemptQuery) -> web.StreamResponse:
 
 
 async def delete_of_job(call: Call) -> web.Response:
-    job = await call.parts.jobs.record(call.caller.user, call.id())
-    freed = await call.parts.files.delete_of_job(job)
-    return reply(freed)
+    job_id = call.id()
+    await call.parts.jobs.job(call.caller.user, job_id)
+    return reply(await call.parts.files.delete_of_job(job_id))
 
 
 def _digest(call: Call) -> str:
@@ -156,7 +156,7 @@ ROUTES = (
     ),
     Route(
         *("DELETE", "/jobs/{id}/files", delete_of_job),
-        says="Delete what a job gave back.",
+        says="Delete what a job, or every element of an array, gave back.",
         gives=Freed,
     ),
     Route(

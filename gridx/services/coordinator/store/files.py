@@ -169,12 +169,14 @@ def _drop(db: sqlite3.Connection, attempt_id: int, user_id: int, sizes: Sequence
 
 
 def delete_outputs(db: sqlite3.Connection, now: int, job_id: int) -> Freed:
-    """Delete the files of all attempts of a job; what was left behind stays on record."""
-    freed = [
-        _delete_files(db, attempt_id)
-        for (attempt_id,) in db.execute("SELECT id FROM attempts WHERE job_id = ?", (job_id,)).fetchall()
-    ]
-    db.execute(f"{_NO_FILES} id = ?", (job_id,))
+    """Delete the files of all attempts of a job, or of an array; what was left behind stays on record."""
+    attempts = db.execute(
+        "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id"
+        " WHERE jobs.id = ? OR jobs.array_id = ?",
+        (job_id, job_id),
+    ).fetchall()
+    freed = [_delete_files(db, attempt_id) for (attempt_id,) in attempts]
+    db.execute(f"{_NO_FILES} (id = ? OR array_id = ?)", (job_id, job_id))
     return Freed(files=sum(one.files for one in freed), bytes=sum(one.bytes for one in freed))
 
 

@@ -167,7 +167,7 @@ class Filing:
         return await self._write(blobs.prune_uploads, user_id)
 
     async def delete_outputs(self, job_id: int) -> Freed:
-        """Delete what a job gave back."""
+        """Delete what a job, or every element of an array, gave back."""
         return await self._write(files.delete_outputs, job_id)
 
     async def forget_blobs(self, digests: Sequence[bytes]) -> list[bytes]:
