@@ -134,8 +134,13 @@ async def _receive(socket: web.WebSocketResponse, hub: Hub, reader: Subscriber) 
         except GridError as error:
             mistakes += 1
             refusal = Rejected(code=error.code, message=error.message, hint=error.hint)
-            reader.offer(None, messages.encode(refusal))
-            if mistakes >= MAX_MISTAKES:
+            if mistakes < MAX_MISTAKES:
+                reader.offer(None, messages.encode(refusal))
+            else:
+                # The last word goes out at once: what waits for the sender is not sent any more.
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await socket.send_frame(messages.encode(refusal), WSMsgType.TEXT)
                 await socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"too many mistakes")
                 return
 
