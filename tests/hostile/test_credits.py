@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -52,10 +53,11 @@ class Liar:
 
     async def _live(self) -> None:
         seq = 0
-        while True:
-            seq += 1
-            await self.send(Sample(seq=seq, attempts=[]))
-            await asyncio.sleep(0.3)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                seq += 1
+                await self.send(Sample(seq=seq, attempts=[]))
+                await asyncio.sleep(0.3)
 
     async def send(self, *frames: Frame) -> None:
         await self.socket.send_str(messages.encode(frames).decode())
@@ -89,7 +91,7 @@ class Liar:
 
 
 class Stage:
-    """A new owner with a machine of many cores, on which jobs of whoever asks for so many run and no other."""
+    """A new owner with a machine of many cores, on which only jobs run that ask for so many."""
 
     def __init__(self, grid, owner: Client, name: str, http: aiohttp.ClientSession) -> None:
         self.grid, self.owner, self.name, self.http = grid, owner, name, http
@@ -277,10 +279,7 @@ async def test_a_stale_attempt_is_fenced_and_the_newer_one_is_paid(stage, grid, 
     await back.finish(stale, wall_ms=2**53)
     assert (await stage.owner.balance()).earned == earned
     receipt = await grid.bob.receipt(job_id)
-    assert [(each.id == newer, each.charge > 0) for each in receipt.attempts] == [
-        (False, False),
-        (True, True),
-    ]
+    assert [each.charge > 0 for each in receipt.attempts] == [False, True]
     await back.leave()
     await second.leave()
 
@@ -336,14 +335,14 @@ async def test_a_hundred_sign_ups_get_no_more_than_the_operators_cap(grid):
 
 
 FORGERIES = (
-    "UPDATE accounts SET balance = balance + 1000000 WHERE user_id = (SELECT id FROM users WHERE username = 'bob')",
+    "UPDATE accounts SET balance = balance + 1000000 WHERE user_id = (SELECT max(user_id) FROM accounts)",
     "UPDATE accounts SET balance = 0 WHERE kind = 'mint'",
     "UPDATE jobs SET state = 'succeeded' WHERE id = (SELECT max(id) FROM jobs WHERE state = 'cancelled')",
 )
 
 
 async def test_a_balance_that_is_changed_in_the_file_is_found_by_the_audit(grid, tmp_path):
-    """On a copy that an administrator took, served by a coordinator of its own: the grid itself stays sound."""
+    """On a copy that an administrator took, served by a coordinator of its own: the grid stays sound."""
     spec = JobSpec(code="print(1)", cpus=100.0, memory_mb=64, timeout_s=60)
     await grid.ann.cancel((await grid.ann.submit(spec)).id)
     copy = tmp_path / "copy.db"
