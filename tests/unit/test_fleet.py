@@ -176,6 +176,14 @@ def test_who_takes_nothing_says_so(fleet, paused, drained, told, state, closed):
     assert fleet.machines()[0].closed == closed
 
 
+def test_a_worker_that_joins_closed_is_given_nothing_from_the_first_moment(fleet):
+    fleet.connect(record(), OFFER, Link(), "closed", "outside its \x1b[1mhours")
+    assert (fleet.worker(1).state, fleet.worker(1).state_reason) == ("closed", "outside its hours")
+    assert (fleet.machines()[0].closed, fleet.machines()[0].why) == ("closed", "outside its hours")
+    fleet.connect(record(), OFFER, Link())
+    assert fleet.machines()[0].closed == ""
+
+
 def test_a_worker_that_is_away_is_known_but_no_machine(fleet, clock):
     link = Link()
     fleet.connect(record(), OFFER, link)

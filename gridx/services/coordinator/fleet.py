@@ -63,14 +63,20 @@ class Fleet:
 
     # -- connections -------------------------------------------------------------------------------------
 
-    def connect(self, record: WorkerRecord, offer: Offer, link: Link) -> None:
-        """A worker has joined. Of two connections with one identity the newer wins."""
+    def connect(
+        self, record: WorkerRecord, offer: Offer, link: Link, told: State = "online", reason: str = ""
+    ) -> None:
+        """A worker has joined. Of two connections with one identity the newer wins.
+
+        Args:
+            told, reason: whether it takes new attempts, by its own word, and why not.
+        """
         member = self._members.get(record.id)
         if member is None:
             member = self._members[record.id] = Member(record)
         older, member.link = member.link, link
         member.record, member.offer = record, offer
-        member.told, member.told_reason, member.draining = "online", "", False
+        member.told, member.told_reason, member.draining = told, safetext.line(reason), False
         member.seen_at = self._clock.monotonic()
         if older is not None and older is not link:
             log.warning("worker %d joined again; its older connection is closed", record.id)

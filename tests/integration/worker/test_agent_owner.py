@@ -76,6 +76,10 @@ async def test_a_worker_outside_its_hours_takes_nothing_and_opens_by_itself(
 ):
     await join(sensors=place.sensors, hours="18:00-08:00")
     # It is told from the first word on.
+    assert (grid.hellos[0].state, grid.hellos[0].state_reason) == (
+        "closed",
+        "outside its hours; it opens at 18:00",
+    )
     await until(lambda: grid.of(Sample), "a sign of life")
     assert grid.of(Sample)[0].state == "closed"
     assert last_state(grid) == ("closed", "outside its hours; it opens at 18:00")

@@ -153,7 +153,7 @@ class WorkerSide:
             link.send(Pause(paused=True))
         if over := sorted(released - mine.keys()):
             link.send(Ack(attempt_ids=over))
-        self._fleet.connect(record, hello.offer, link)
+        self._fleet.connect(record, hello.offer, link, hello.state, hello.state_reason)
         self._fleet.renew(record.id, named & mine.keys())
         for live in mine.values():
             if live.id in released:
