@@ -228,6 +228,7 @@ class Agent:
             pids=worker.pids,
             on_drain=self._drain,
             on_pause=lambda frame: steering.paused(frame),
+            on_doubt=lambda: self._look(lookout),
         )
         self._conversation.stand(Standing(unready=unready))
         steering = Steering(worker, self._conversation, data_path, self._sensors)
@@ -237,7 +238,7 @@ class Agent:
         self._reception = Reception(data_path, self._obey)
         await self._reception.start()
         self._watched(self._conversation.keep_leases(), "worker leases")
-        self._watched(self._keep_looking(lookout, self._conversation), "worker lookout")
+        self._watched(self._keep_looking(lookout), "worker lookout")
         self._watched(lookout.keep_sweeping(), "worker sweep")
 
     async def _open_sandbox(self, identified: str) -> Sandbox:
@@ -250,10 +251,15 @@ class Agent:
             self.settings.worker, identity=identified, data_path=self.settings.data_path
         )
 
-    async def _keep_looking(self, lookout: Lookout, conversation: Conversation) -> None:
+    async def _keep_looking(self, lookout: Lookout) -> None:
         while True:
             await lookout.pause()
-            offer, unready = await lookout.look()
+            await self._look(lookout)
+
+    async def _look(self, lookout: Lookout) -> None:
+        """See what can run now, and tell it."""
+        offer, unready = await lookout.look()
+        if (conversation := self._conversation) is not None:
             conversation.stand(replace(conversation.standing, unready=unready))
             conversation.offer_now(offer)
 

@@ -36,6 +36,9 @@ class Teller(Protocol):
     def touch(self, attempt_id: int, *, hurry: bool = False) -> None:
         """There is more to tell of this attempt."""
 
+    async def doubt(self) -> None:
+        """The sandbox broke: look at it before the end is told, or the next attempt would be given to it."""
+
 
 class Attempt:
     """One execution of a job on this machine.
@@ -94,6 +97,8 @@ class Attempt:
         try:
             self._teller.say(Accepted(attempt_id=self.id))
             outcome = RunOutcome("failed", reason=unfit) if unfit else await self._outcome()
+            if outcome.outcome == "broken":
+                await self._teller.doubt()
         finally:
             await asyncio.shield(asyncio.ensure_future(self._inputs.release(needed)))
         await self._finish(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -60,6 +60,7 @@ class Conversation:
         offer: what it offers now.
         on_drain: told when the coordinator wants the worker to leave (True), or not any more (False).
         on_pause: told when the coordinator wants the worker paused or resumed.
+        on_doubt: looks at the sandbox, which broke an attempt.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Conversation:
         pids: int,
         on_drain: Callable[[bool], None],
         on_pause: Callable[[Pause], None],
+        on_doubt: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
         self.owner = owner
@@ -91,6 +93,7 @@ class Conversation:
         self._monitor = monitor
         self._on_drain = on_drain
         self._on_pause = on_pause
+        self._on_doubt = on_doubt
         self._resumed = False
         self._leases = Leases(clock)
         self._seq = 0
@@ -192,6 +195,10 @@ class Conversation:
             self.outbox.touch(attempt_id, hurry=hurry)
 
     # -- the agent calls -----------------------------------------------------------------------------------
+
+    async def doubt(self) -> None:
+        """An attempt broke here: look whether anything can run before its end is told."""
+        await self._on_doubt()
 
     def stand(self, standing: Standing) -> None:
         """Take new attempts or not from now on, and say so at once."""

@@ -66,7 +66,7 @@ class DockerSandbox:
                     f"The container engine has no runtime {oci}; it has {safetext.line(known)}.",
                     "Install it and tell the engine of it, or leave worker.oci_runtime empty.",
                 )
-            self._listed = await list_runtimes(engine, self._settings.runtimes)
+            self._listed = await list_runtimes(engine, self._settings.runtimes, identity=self._identity)
             self._looked_at = time.monotonic()
             if not self._listed.usable:
                 raise image_missing(self._listed)
@@ -151,6 +151,10 @@ class DockerSandbox:
                 if ending.end.dirt:
                     log.info("attempt %d left its place unclean: %s", request.attempt_id, ending.end.dirt)
                 self._pool.give(place, clean=ending.end.clean)
+            elif self._away:
+                # Nobody would hear that it is to go; the sweep removes it when the engine is back.
+                place.channel.close()
+                self._builder.forget(place.id, place.slot.id)
             else:
                 await asyncio.shield(asyncio.create_task(self._pool.destroy(place)))
 
@@ -240,7 +244,7 @@ class DockerSandbox:
                 self._away = ""
                 self._looked_at = 0.0
             if time.monotonic() - self._looked_at > LOOK_EVERY_S:
-                self._listed = await list_runtimes(engine, self._settings.runtimes)
+                self._listed = await list_runtimes(engine, self._settings.runtimes, identity=self._identity)
                 self._looked_at = time.monotonic()
         except SandboxBroken as error:
             return error.message
