@@ -27,7 +27,6 @@ from gridx.messages.files import MAX_INPUTS, MAX_OUTPUT_FILES, FileCaps, InputFi
 from gridx.messages.jobs import Outcome
 from gridx.messages.machines import MachineSample, Offer
 
-
 Standing = Literal["online", "paused", "closed", "draining", "unready"]
 """Whether a worker takes new attempts, by its own word."""
 
