@@ -53,17 +53,27 @@ class Password:
         self._terminal: list[Any] | None = None
 
     @property
+    def asks(self) -> bool:
+        """Whether a person types it."""
+        return self.given is None and self.may_ask
+
+    @property
     def asking(self) -> bool:
         """Whether the prompt stands there now."""
         return self._terminal is not None
 
     def __call__(self, new: bool) -> str | None:
-        """The password, or None where there is none; whether the name is ``new`` shows when it is used."""
-        if self.given is not None or not self.may_ask:
+        """The password, or None where there is none; ``new``: the name may be, so it is asked once more."""
+        if not self.asks:
             return self.given
+        question = (
+            f"{self.user} is new here, or that is not the password. The same again registers {self.user}: "
+            if new
+            else f"Password of {self.user}: "
+        )
         self._terminal = _terminal_state()
         try:
-            return getpass.getpass(f"Password of {self.user} (a new name is registered with it): ")
+            return getpass.getpass(question)
         except EOFError:
             return None
         finally:
@@ -236,6 +246,8 @@ class Node:
                 running=lambda: len(agent.running),
                 consequence=f"They get {patience} to finish, then they are given back and run elsewhere.",
                 worker_name=agent.name,
+                worker_id=lambda: agent.worker_id,
+                order=agent.obey,
             )
         return GridApp(
             client,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from gridx import safetext
+from gridx.control import Order
 from gridx.credits import format_credits
 from gridx.errors import GridError
 from gridx.messages import Job, JobSpec, JobState, Worker
@@ -86,8 +89,7 @@ async def _pause(app: GridApp, worker: Worker) -> None:
         f"It is given no new jobs until it is resumed. {_running(worker)}",
         "Pause the worker",
     ):
-        app.state.put_worker(await app.client.pause_worker(worker.id))
-        app.changed()
+        await _steer(app, worker, Order(do="pause"))
 
 
 def give_back(app: GridApp, worker: Worker) -> None:
@@ -104,8 +106,7 @@ async def _give_back(app: GridApp, worker: Worker) -> None:
         f"{fate} It is given no new jobs until it is resumed.",
         "Give its jobs back",
     ):
-        app.state.put_worker(await app.client.pause_worker(worker.id, give_back=True))
-        app.changed()
+        await _steer(app, worker, Order(do="pause", give_back=True))
 
 
 def resume_worker(app: GridApp, worker: Worker) -> None:
@@ -114,12 +115,9 @@ def resume_worker(app: GridApp, worker: Worker) -> None:
 
 
 async def _resume(app: GridApp, worker: Worker) -> None:
-    resumed = await app.client.resume_worker(worker.id)
-    app.state.put_worker(resumed)
-    app.changed()
-    name, reason = safetext.line(worker.name), safetext.line(resumed.state_reason)
-    takes = "is given jobs again" if resumed.state == "online" else f"is not paused, but {resumed.state}"
-    app.tell(f"{name} {takes}{f': {reason}' if reason else ''}.")
+    state, reason = await _steer(app, worker, Order(do="resume"))
+    takes = "is given jobs again" if state == "online" else f"is {state}"
+    app.tell(f"{safetext.line(worker.name)} {takes}{f': {safetext.line(reason)}' if reason else ''}.")
 
 
 def drain_worker(app: GridApp, worker: Worker) -> None:
@@ -133,8 +131,26 @@ async def _drain(app: GridApp, worker: Worker) -> None:
         f"It takes nothing new and leaves the grid. {_running(worker)} Started again, it comes back.",
         "Drain the worker",
     ):
-        app.state.put_worker(await app.client.drain_worker(worker.id))
-        app.changed()
+        await _steer(app, worker, Order(do="drain"))
+
+
+async def _steer(app: GridApp, worker: Worker, order: Order) -> tuple[str, str]:
+    """Tell a worker what its owner wants; its state then, and why.
+
+    The one of this process hears it without the coordinator, which learns of it from the worker.
+    """
+    if app.here.order is not None and app.here.worker_id() == worker.id:
+        report = await app.here.order(order)
+        worker = replace(worker, state=report.state, state_reason=report.reason)
+    elif order.do == "pause":
+        worker = await app.client.pause_worker(worker.id, give_back=order.give_back)
+    elif order.do == "resume":
+        worker = await app.client.resume_worker(worker.id)
+    else:
+        worker = await app.client.drain_worker(worker.id)
+    app.state.put_worker(worker)
+    app.changed()
+    return worker.state, worker.state_reason
 
 
 def _running(worker: Worker) -> str:

@@ -6,7 +6,9 @@ import logging
 
 from msgspec.structs import replace
 
+from gridx.errors import Unreachable
 from gridx.messages import Gpu, GpuSample, MachineSample, Offer, Worker
+from gridx.tui.here import Here
 from gridx.tui.machine import draw
 from gridx.tui.screens.confirm import ConfirmScreen
 from gridx.tui.state import History
@@ -129,6 +131,27 @@ async def test_pause_and_drain_ask_and_resume_does_not(grid, until):
         await pilot.press("escape")
         await pilot.pause()
         assert app.state.machines[1].worker.state == "online"
+
+
+async def test_the_worker_of_this_process_is_steered_without_the_coordinator(grid, until):
+    agent = await grid.worker(name="lab-one")
+    here = Here(worker_id=lambda: agent.worker_id, order=agent.obey)
+    async with grid.dashboard(here=here) as (app, pilot):
+        await until(lambda: app.state.machines, "the worker", 20)
+
+        async def unreachable(*args: object, **more: object):
+            raise Unreachable("Nothing answers.")
+
+        for deed in ("pause_worker", "resume_worker", "drain_worker"):
+            setattr(app.client, deed, unreachable)
+        await pilot.press("escape", "5", "b")
+        await shown(app, until, "Take worker 1, lab-one, back now?")
+        await pilot.press("y")
+        await until(lambda: agent.standing.paused_here, "the worker to be paused", 20)
+        await shown(app, until, "paused: at the machine, by its owner")
+        await pilot.press("r")
+        await until(lambda: agent.standing.state == "online", "the worker to take jobs", 20)
+        await until(lambda: app.state.machines[1].worker.state == "online", "resumed", 20)
 
 
 async def test_the_ledger_shows_balance_entries_and_what_they_were_for(grid, ann, until):

@@ -184,7 +184,7 @@ class Agent:
 
     # -- at the machine --------------------------------------------------------------------------------------
 
-    async def _obey(self, order: Order) -> Report:
+    async def obey(self, order: Order) -> Report:
         """Do what a person at the machine orders; how the worker is then."""
         assert self._steering is not None
         given_back = 0
@@ -235,7 +235,7 @@ class Agent:
         self._steering = steering
         await steering.begin()
         self._watched(steering.keep_watching(), "owner's rules")
-        self._reception = Reception(data_path, self._obey)
+        self._reception = Reception(data_path, self.obey)
         await self._reception.start()
         self._watched(self._conversation.keep_leases(), "worker leases")
         self._watched(self._keep_looking(lookout), "worker lookout")
