@@ -39,6 +39,18 @@ def test_everything_less_a_reserve_without_limits(machine):
     assert offer.memory_mb([]) == 16384 - 1638
 
 
+def test_an_engine_in_a_smaller_machine_of_its_own_is_what_can_be_offered(machine):
+    small = SandboxStatus("docker", True, (), cpu_millis=2000, memory_bytes=4 << 30)
+    built = offer.build(WorkerSettings(), small, [])
+    assert built.cpu_millis <= 2000
+    assert built.memory_mb <= 4096 - 512
+    assert offer.cpu_millis([], most_millis=2000) == 2000
+    assert offer.memory_mb([], most_bytes=4 << 30) == 4096 - 512
+    large = SandboxStatus("docker", True, (), cpu_millis=64_000, memory_bytes=1 << 40)
+    assert offer.build(WorkerSettings(), large, []).cpu_millis <= 8000
+    assert offer.memory_mb([], most_bytes=1 << 40) == offer.memory_mb([])
+
+
 def test_a_small_machine_keeps_half_a_gib(machine, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2 << 30))
     assert offer.memory_mb([]) == 1536

@@ -38,8 +38,8 @@ def build(settings: WorkerSettings, status: SandboxStatus, gpus: Iterable[Gpu]) 
     """Put the offer together. Reads the system, so it belongs in a thread."""
     most = caps(settings)
     return Offer(
-        cpu_millis=most.of_cpu(cpu_millis()),
-        memory_mb=most.of_memory(memory_mb()),
+        cpu_millis=most.of_cpu(cpu_millis(most_millis=status.cpu_millis)),
+        memory_mb=most.of_memory(memory_mb(most_bytes=status.memory_bytes)),
         gpus=most.of_gpus(gpus if status.gpus else ()),
         runtimes=list(status.runtimes)[:64],
         sandbox=status.kind,
@@ -51,13 +51,17 @@ def build(settings: WorkerSettings, status: SandboxStatus, gpus: Iterable[Gpu]) 
     )
 
 
-def cpu_millis(cgroups: Sequence[Path] | None = None) -> int:
-    """Thousandths of a core that this process may use: its affinity, less what its control groups allow."""
+def cpu_millis(cgroups: Sequence[Path] | None = None, *, most_millis: int | None = None) -> int:
+    """Thousandths of a core that this process may use: its affinity, less what its control groups allow.
+
+    Args:
+        most_millis: what the machine of the container engine has, if that may be another.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = psutil.cpu_count() or 1
-    limits = [cores * 1000]
+    limits = [cores * 1000, *([most_millis] if most_millis else [])]
     for folder in own_cgroups() if cgroups is None else cgroups:
         quota, period = _quota(folder)
         if quota.isdigit() and period.isdigit() and int(period) > 0:
@@ -65,9 +69,13 @@ def cpu_millis(cgroups: Sequence[Path] | None = None) -> int:
     return max(100, min(limits))
 
 
-def memory_mb(cgroups: Sequence[Path] | None = None) -> int:
-    """MiB that may be given to jobs: what this process may use, less the reserve."""
-    limits = [psutil.virtual_memory().total]
+def memory_mb(cgroups: Sequence[Path] | None = None, *, most_bytes: int | None = None) -> int:
+    """MiB that may be given to jobs: what this process may use, less the reserve.
+
+    Args:
+        most_bytes: what the machine of the container engine has, if that may be another.
+    """
+    limits = [psutil.virtual_memory().total, *([most_bytes] if most_bytes else [])]
     for folder in own_cgroups() if cgroups is None else cgroups:
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             words = _words(folder / name, 1)

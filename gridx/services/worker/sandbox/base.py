@@ -130,6 +130,9 @@ class SandboxStatus:
     """For ``gridx doctor``: engine, its version, security options, and the like."""
     gpus: bool = True
     """Whether it can give GPUs to a job."""
+    cpu_millis: int | None = None
+    memory_bytes: int | None = None
+    """What the machine of the engine has, which may be a virtual one; None: this one's."""
 
 
 class Sandbox(Protocol):

@@ -92,7 +92,10 @@ class DockerSandbox:
             "docker",
             isolated=True,
             runtimes=() if unready else tuple(image.runtime for image in self._listed.usable),
-            warnings=(*warnings(facts), *(f"{bad.image}: {bad.reason}." for bad in self._listed.unusable)),
+            warnings=(
+                *warnings(facts, self._settings.oci_runtime),
+                *(f"{bad.image}: {bad.reason}." for bad in self._listed.unusable),
+            ),
             unready=unready,
             details={
                 "engine": f"{facts.name} {facts.version}",
@@ -101,11 +104,15 @@ class DockerSandbox:
                 "cgroup": str(facts.cgroup),
                 "security": ", ".join(facts.security),
                 "oci runtime": self._settings.oci_runtime or facts.default_runtime,
+                "parts": ", ".join(f"{name} {version}" for name, version in facts.components[1:]),
+                "machine": f"{facts.cpus} processors, {facts.memory_bytes >> 20} MiB",
                 "places ready": str(self._pool.ready),
                 "places kept": str(self._pool.idle),
                 **self._dialect.notes,
             },
             gpus=self._dialect.gpus,
+            cpu_millis=facts.cpus * 1000 or None,
+            memory_bytes=facts.memory_bytes or None,
         )
 
     def unfit(self, inputs: Sequence[InputFile], memory_mb: int) -> str:

@@ -21,6 +21,7 @@ from docker.tls import TLSConfig
 from gridx import safetext
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.discovery import Candidate, Tried, absent, candidates, missing
+from gridx.services.worker.sandbox.known_holes import known_holes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +60,11 @@ class EngineFacts:
     limits_pids: bool
     system: str
     rootless: bool
+    components: tuple[tuple[str, str], ...] = ()
+    """Its parts, such as ``runc``, and their versions."""
+    cpus: int = 0
+    memory_bytes: int = 0
+    """Of the machine that it runs on, which may be a small virtual one; 0: it does not say."""
 
     @property
     def podman(self) -> bool:
@@ -68,6 +74,13 @@ class EngineFacts:
     def has(self, module: str) -> bool:
         """Whether a security module, such as ``apparmor``, is on."""
         return module in self.security
+
+    def behind(self, oci_runtime: str) -> tuple[tuple[str, str], ...]:
+        """The parts that a container of this runtime passes through; empty: the engine's own choice."""
+        runtime = oci_runtime or self.default_runtime
+        return tuple(
+            (name, version) for name, version in self.components if "runc" not in name or "runc" in runtime
+        )
 
 
 def _facts(version: dict[str, Any], info: dict[str, Any]) -> EngineFacts:
@@ -88,7 +101,22 @@ def _facts(version: dict[str, Any], info: dict[str, Any]) -> EngineFacts:
         limits_pids=bool(info.get("PidsLimit")),
         system=str(info.get("OSType") or "linux"),
         rootless="rootless" in names,
+        components=tuple(
+            (_short(part.get("Name")), _short(part.get("Version")))
+            for part in components
+            if isinstance(part, dict)
+        ),
+        cpus=_count(info.get("NCPU")),
+        memory_bytes=_count(info.get("MemTotal")),
     )
+
+
+def _short(value: Any) -> str:
+    return safetext.line(str(value), limit=60)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _delegated(facts: EngineFacts, info: dict[str, Any]) -> EngineFacts:
@@ -266,11 +294,18 @@ def remedy(facts: EngineFacts) -> str:
     return "Use an engine that runs as root, on a kernel with seccomp and control groups."
 
 
-def warnings(facts: EngineFacts) -> tuple[str, ...]:
-    """Layers that this engine does not have, in words."""
-    found = []
+def warnings(facts: EngineFacts, oci_runtime: str = "") -> tuple[str, ...]:
+    """Layers that this engine does not have and holes that its parts are known for, in words."""
+    found = known_holes(facts.behind(oci_runtime))
     if not facts.has("apparmor") and not facts.has("selinux"):
         found.append("The engine has no AppArmor and no SELinux; seccomp is what is left.")
+    if not facts.rootless and not facts.has("userns"):
+        found.append(
+            "The engine has no user namespaces: a user inside is one of this machine. userns-remap, or an "
+            "engine without root, adds them."
+        )
+    if facts.cgroup == 1:
+        found.append("Control groups are of version 1, which engines and systems are giving up.")
     if not facts.limits_swap:
         found.append("The engine cannot limit swap, so a job may use some.")
     return tuple(found)
