@@ -13,7 +13,20 @@ from pathlib import Path
 import click
 
 from gridx import __version__
-from gridx.commands import account, admin, credits, files, jobs, machine, submit, trust, worker, workers
+from gridx.commands import (
+    account,
+    admin,
+    credits,
+    files,
+    jobs,
+    machine,
+    map,
+    output,
+    submit,
+    trust,
+    worker,
+    workers,
+)
 from gridx.commands.grid import Place
 from gridx.exits import ending
 
@@ -41,7 +54,7 @@ def command(context: click.Context, coordinator: str | None, user: str | None, c
     context.obj = Place(coordinator=coordinator, user=user, config=config)
 
 
-for module in (account, submit, jobs, files, workers, worker, credits, admin, trust, machine):
+for module in (account, submit, map, jobs, output, files, workers, worker, credits, admin, trust, machine):
     for each in module.COMMANDS:
         command.add_command(each)
 

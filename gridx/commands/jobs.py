@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from gridx.commands import printing, streaming
+from gridx.commands import printing
 from gridx.commands.grid import json_option, with_grid
+from gridx.commands.naming import JOB, JobRef, number_of
 from gridx.commands.quantities import DURATION, JOB_ID
 from gridx.credits import format_credits
 from gridx.errors import EXIT_JOB_FAILED, EXIT_OK, GridError, Unreachable
 from gridx.exits import complain
-from gridx.messages import Job, JobState, Receipt
+from gridx.messages import Job, JobSpec, JobState, Receipt
 
 if TYPE_CHECKING:
     from gridx.client import Client
@@ -42,6 +44,8 @@ STATES: Final = tuple(state.value for state in JobState)
 @click.option("--owner", metavar="NAME", help="Whose; for administrators, who see all jobs.")
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many.")
 @click.option("--before", type=JOB_ID, metavar="ID", help="Only jobs older than this one: the next page.")
+@click.option("--array", type=JOB_ID, metavar="ID", help="The elements of this array, in their order.")
+@click.option("--after", type=JOB_ID, metavar="ID", help="With --array: only elements behind this one.")
 @json_option
 @with_grid
 async def jobs(
@@ -51,12 +55,17 @@ async def jobs(
     owner: str | None,
     limit: int,
     before: int | None,
+    array: int | None,
+    after: int | None,
     as_json: bool,
 ) -> int:
-    """List jobs, newest first."""
-    page = await grid.jobs(
-        states=[JobState(state) for state in states], text=text, owner=owner, limit=limit, before=before
-    )
+    """List jobs, newest first; an array is one line, and --array lists what it is made of."""
+    wanted = [JobState(state) for state in states]
+    if array is not None:
+        return await _list_elements(grid, array, wanted, after, limit, as_json)
+    if after is not None:
+        raise click.UsageError("--after goes with --array.")
+    page = await grid.jobs(states=wanted, text=text, owner=owner, limit=limit, before=before)
     if as_json:
         printing.as_json(page)
         return EXIT_OK
@@ -70,6 +79,35 @@ async def jobs(
     )
     if page.next is not None:
         printing.note(f"There are more: gridx jobs --before {page.next}")
+    return EXIT_OK
+
+
+async def _list_elements(
+    grid: Client, array: int, states: list[JobState], after: int | None, limit: int, as_json: bool
+) -> int:
+    page = await grid.elements(array, states=states, after=after, limit=limit)
+    if as_json:
+        printing.as_json(page)
+        return EXIT_OK
+    printing.table(
+        ("INDEX", "ID", "STATE", "WORKER", "STARTED", "TOOK", "CHARGE", "REASON"),
+        [
+            (
+                str(job.array_index),
+                str(job.id),
+                printing.state_words(job),
+                job.worker_name,
+                printing.when(job.started_at),
+                printing.took(job.started_at, job.ended_at) if job.started_at else "",
+                format_credits(job.charge) if job.state.ended else "",
+                job.reason,
+            )
+            for job in page.jobs
+        ],
+        right=("INDEX", "ID", "TOOK", "CHARGE"),
+    )
+    if page.next is not None:
+        printing.note(f"There are more: gridx jobs --array {array} --after {page.next}")
     return EXIT_OK
 
 
@@ -88,11 +126,12 @@ def _row(job: Job) -> tuple[str, ...]:
 
 
 @click.command("show", short_help="Show a job, its attempts and its cost.")
-@click.argument("job_id", type=JOB_ID, metavar="ID")
+@click.argument("named", type=JOB, metavar="ID")
 @json_option
 @with_grid
-async def show(grid: Client, job_id: int, as_json: bool) -> int:
-    """Show a job: its state, why it waits, its attempts and what it cost."""
+async def show(grid: Client, named: JobRef, as_json: bool) -> int:
+    """Show a job: its state, why it waits, its attempts and what it cost. 17[3] is an element of array 17."""
+    job_id = await number_of(grid, named)
     job, receipt = await asyncio.gather(grid.job(job_id), grid.receipt(job_id))
     if as_json:
         printing.as_json({**msgspec.to_builtins(job), "receipt": msgspec.to_builtins(receipt)})
@@ -138,12 +177,16 @@ def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
         ("job", str(job.id)),
         ("name", job.name),
         ("owner", job.owner),
+        ("element", f"{job.array_index} of array {job.array_id}" if job.array_id is not None else ""),
         ("state", printing.state_words(job)),
+        ("elements", printing.elements(job.array) if job.array else ""),
         ("reason", job.reason),
+        ("waits since", printing.when(_waits_since(job))),
         ("position", str(job.queue_position) if job.queue_position is not None and not ended else ""),
         ("asked for", f"{resources}, at most {printing.seconds(job.timeout_s)}"),
         ("runtime", " ".join(filter(None, (job.runtime, job.python and f"Python {job.python}")))),
         ("arguments", " ".join(spec.args) if spec else ""),
+        ("waits for", _parents(spec) if spec else ""),
         ("attempts", str(job.attempt or "")),
         ("retries", f"{job.failures} of {job.retries}" if job.retries else ""),
         ("created", printing.when(job.created_at)),
@@ -151,11 +194,18 @@ def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
         ("ended", printing.when(job.ended_at)),
         ("took", printing.took(job.started_at, job.ended_at) if job.started_at else ""),
         ("peak memory", printing.size(job.peak_memory_bytes) if job.peak_memory_bytes else ""),
-        ("output", f"{printing.size(job.stdout_bytes)} stdout, {printing.size(job.stderr_bytes)} stderr"),
+        (
+            "output",
+            ""
+            if job.array
+            else f"{printing.size(job.stdout_bytes)} stdout, {printing.size(job.stderr_bytes)} stderr",
+        ),
         ("files", _files(job)),
         ("retry of", str(job.retry_of or "")),
+        ("budget", _budget(job)),
         ("held", f"{format_credits(receipt.hold)} credits"),
-        ("charged", f"{format_credits(receipt.charge)} credits" if ended else ""),
+        ("still held", f"{format_credits(job.hold)} credits" if job.array and not ended else ""),
+        ("charged", f"{format_credits(receipt.charge)} credits" if ended or receipt.charge else ""),
         ("given back", f"{format_credits(receipt.released)} credits" if ended else ""),
     ]
 
@@ -165,6 +215,26 @@ def _files(job: Job) -> str:
         return ""
     noun = "file" if job.files == 1 else "files"
     return f"{job.files} {noun}, {printing.size(job.file_bytes)}: gridx fetch {job.id}"
+
+
+def _waits_since(job: Job) -> datetime | None:
+    """When the job was submitted, or its last attempt ended."""
+    if job.state is not JobState.QUEUED:
+        return None
+    attempts = [] if isinstance(job.attempts, msgspec.UnsetType) else job.attempts
+    return max([job.created_at, *(one.ended_at for one in attempts if one.ended_at is not None)])
+
+
+def _parents(spec: JobSpec) -> str:
+    return ", ".join(
+        f"{one.job_id} ({'success' if one.when == 'success' else 'any end'})" for one in spec.after
+    )
+
+
+def _budget(job: Job) -> str:
+    if job.array is None or job.array.max_credits is None:
+        return ""
+    return f"{format_credits(job.array.max_credits)} credits"
 
 
 def _attempts(job: Job, receipt: Receipt) -> list[tuple[str, ...]]:
@@ -186,37 +256,16 @@ def _attempts(job: Job, receipt: Receipt) -> list[tuple[str, ...]]:
     ]
 
 
-@click.command("output", short_help="Print what a job wrote.")
-@click.argument("job_id", type=JOB_ID, metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on as it comes, until the job has ended.")
-@click.option("--stream", type=click.Choice(("stdout", "stderr", "both")), default="both", show_default=True)
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt; else of the newest.")
-@click.option("--raw", is_flag=True, help="The bytes as they are, escape sequences and all.")
-@with_grid
-async def output(grid: Client, job_id: int, follow: bool, stream: str, attempt: int | None, raw: bool) -> int:
-    """Print what a job wrote: its stdout to stdout, its stderr to stderr."""
-    wanted = streaming.STREAMS_OF[stream]
-    if follow:
-        await asyncio.gather(
-            *(streaming.follow(grid, job_id, each, raw=raw, attempt=attempt) for each in wanted)
-        )
-        return EXIT_OK
-    for each in wanted:
-        writer = streaming.Writer(each, raw=raw)
-        writer.write(await grid.output(job_id, each, attempt=attempt))
-        writer.end()
-    return EXIT_OK
-
-
 @click.command("wait", short_help="Wait until jobs have ended.")
-@click.argument("job_ids", type=JOB_ID, nargs=-1, required=True, metavar="ID...")
+@click.argument("named", type=JOB, nargs=-1, required=True, metavar="ID...")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, metavar="TIME", help="Give up after this long (5m, 1h)."
 )
 @json_option
 @with_grid
-async def wait(grid: Client, job_ids: tuple[int, ...], timeout_s: int | None, as_json: bool) -> int:
+async def wait(grid: Client, named: tuple[JobRef, ...], timeout_s: int | None, as_json: bool) -> int:
     """Wait until jobs have ended: 0 when all succeeded, 1 when one did not, or has not ended in time."""
+    job_ids = [await number_of(grid, one) for one in named]
     ended = await asyncio.gather(*(grid.wait(job_id, timeout_s) for job_id in job_ids))
     if as_json:
         printing.as_json({"jobs": [msgspec.to_builtins(job) for job in ended]})
@@ -227,16 +276,16 @@ async def wait(grid: Client, job_ids: tuple[int, ...], timeout_s: int | None, as
 
 
 @click.command("cancel", short_help="Cancel jobs, also while they run.")
-@click.argument("job_ids", type=JOB_ID, nargs=-1, required=True, metavar="ID...")
+@click.argument("named", type=JOB, nargs=-1, required=True, metavar="ID...")
 @json_option
 @with_grid
-async def cancel(grid: Client, job_ids: tuple[int, ...], as_json: bool) -> int:
-    """Cancel jobs, also while they run. One that has ended stays as it is."""
+async def cancel(grid: Client, named: tuple[JobRef, ...], as_json: bool) -> int:
+    """Cancel jobs, also while they run. One that has ended stays as it is; of an array all that has not."""
     found: list[Job] = []
     refused: list[GridError] = []
-    for job_id in dict.fromkeys(job_ids):
+    for one in dict.fromkeys(named):
         try:
-            found.append(await grid.cancel(job_id))
+            found.append(await grid.cancel(await number_of(grid, one)))
         except Unreachable:
             raise
         except GridError as error:  # the others are cancelled all the same
@@ -251,12 +300,12 @@ async def cancel(grid: Client, job_ids: tuple[int, ...], as_json: bool) -> int:
 
 
 @click.command("retry")
-@click.argument("job_id", type=JOB_ID, metavar="ID")
+@click.argument("named", type=JOB, metavar="ID")
 @json_option
 @with_grid
-async def retry(grid: Client, job_id: int, as_json: bool) -> int:
-    """Submit an ended job anew, as a job of its own."""
-    job = await grid.retry(job_id)
+async def retry(grid: Client, named: JobRef, as_json: bool) -> int:
+    """Submit an ended job anew, as a job of its own; of an array what did not succeed, as a new array."""
+    job = await grid.retry(await number_of(grid, named))
     if as_json:
         printing.as_json(job)
     else:
@@ -272,7 +321,9 @@ def describe(job: Job) -> str:
         sentence = f"was {job.reason}"
     elif job.reason:
         sentence += f": {job.reason}"
+    if job.array is not None:
+        return printing.one_line(f"Array {job.id}{name} {sentence} ({printing.elements(job.array)})")
     return printing.one_line(f"Job {job.id}{name} {sentence}")
 
 
-COMMANDS: Final = (jobs, show, output, wait, cancel, retry)
+COMMANDS: Final = (jobs, show, wait, cancel, retry)

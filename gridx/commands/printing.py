@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from gridx import safetext
-from gridx.messages import Job, JobState
+from gridx.messages import ArrayProgress, Job, JobState
 from gridx.quantities import size_words
 
 COLOURS: Final = {
@@ -58,6 +58,24 @@ def as_json(value: Any) -> None:
     click.echo(text.replace("\x7f", "\\u007f"))
 
 
+def json_line(value: Any) -> None:
+    """Print a value as one line of JSON in ASCII."""
+    click.echo(json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f"))
+
+
+def elements(progress: ArrayProgress) -> str:
+    """Where the elements of an array are: ``1,000 elements: 12 running, 523 succeeded``."""
+    counts = (
+        (progress.queued, "queued"),
+        (progress.running, "running"),
+        (progress.succeeded, "succeeded"),
+        (progress.failed, "failed"),
+        (progress.cancelled, "cancelled"),
+    )
+    many = f"{progress.count:,} element{'s' if progress.count != 1 else ''}"
+    return f"{many}: {', '.join(f'{count:,} {word}' for count, word in counts if count)}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print rows under a head, aligned; columns named in ``right`` to the right."""
     cells = [list(head), *([safetext.line(cell) for cell in row] for row in rows)]
@@ -91,6 +109,9 @@ def width(text: str) -> int:
 def state_words(job: Job) -> str:
     """State of a job, with the exit code or signal where there is one."""
     words = job.state.value.replace("_", " ")
+    if job.array is not None:
+        ended = job.array.count - job.array.queued - job.array.running
+        return f"{words} ({ended:,} of {job.array.count:,} ended)"
     if job.state is JobState.FAILED and job.exit_code is not None:
         return f"{words} ({job.exit_code})"
     if job.state is JobState.FAILED and job.signal is not None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
+from msgspec.structs import replace
 
 from gridx import safetext
 from gridx.commands import printing, streaming
-from gridx.commands.files import counted, input_option, output_option, with_inputs
+from gridx.commands.array_options import Elements, array_options
+from gridx.commands.files import counted, input_option, with_inputs
 from gridx.commands.grid import Place, json_option, with_grid
+from gridx.commands.interrupts import Interrupts
 from gridx.commands.jobs import describe
-from gridx.commands.quantities import DURATION, MEMORY, VARIABLE
+from gridx.commands.spec import spec_options
 from gridx.credits import format_credits
-from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, InvalidField, TooLarge, Unschedulable
+from gridx.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, Unschedulable
 from gridx.filepaths import OUT
-from gridx.messages import MAX_CODE_BYTES, Job, JobSpec, JobState, decode, encode
+from gridx.messages import Job, JobSpec, JobState
 
 if TYPE_CHECKING:
     from gridx.client import Client
@@ -38,142 +37,6 @@ EXPLAIN_AFTER_S: Final = 1.0
 SIGNALLED: Final = 128
 """Added to the signal's number, as shells do."""
 
-_OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] = (
-    click.option("-c", "--code", metavar="CODE", help="The program itself, in place of FILE."),
-    click.option("--name", metavar="TEXT", help="What to call the job; else the file's name."),
-    click.option("--cpus", type=float, metavar="N", help="Cores, also a fraction (1)."),
-    click.option(
-        "--memory", "memory_mb", type=MEMORY, metavar="SIZE", help="Memory, like 512M or 1.5G (512M)."
-    ),
-    click.option("--gpus", type=int, metavar="N", help="Whole GPUs (0)."),
-    click.option(
-        "--timeout", "timeout_s", type=DURATION, metavar="TIME", help="Longest run, like 90s, 5m, 2h (5m)."
-    ),
-    click.option(
-        "--env", type=VARIABLE, multiple=True, metavar="KEY=VALUE", help="A variable; may be repeated."
-    ),
-    click.option("--priority", type=int, metavar="N", help="Among one's own jobs: -100 to 100 (0)."),
-    click.option("--max-attempts", type=int, metavar="N", help="Tries, when machines fail (3)."),
-    click.option(
-        "--retries", type=int, metavar="N", help="More runs, each paid, when the program fails (0)."
-    ),
-    click.option(
-        "--retry-delay",
-        "retry_delay_s",
-        type=DURATION,
-        metavar="TIME",
-        help="Pause before the first retry, like 30s; then twice as long each time (5s).",
-    ),
-    click.option("--runtime", metavar="NAME", help="Which image; else any that fits."),
-    click.option("--python", metavar="3.N", help="Which Python; else any."),
-    output_option,
-)
-
-
-def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """FILE or ``-`` or ``-c``, arguments after it, and what the job asks for; the command gets a ``spec``."""
-
-    @functools.wraps(function)
-    def call(*positional: Any, words: tuple[str, ...], **given: Any) -> Any:
-        fields = {option: given.pop(option) for option in _FIELDS}
-        return function(*positional, spec=spec_of(words, **fields), **given)
-
-    wrapped: Callable[..., Any] = click.argument("words", nargs=-1, metavar="FILE [-- ARGUMENT...]")(call)
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
-
-
-OPTIONS: Final = {
-    "cpus": ("--cpus", ""),
-    "memory_mb": ("--memory", " MiB"),
-    "timeout_s": ("--timeout", " seconds"),
-    "retry_delay_s": ("--retry-delay", " seconds"),
-}
-"""What a field is called on the command line, and its unit; others are called like their field."""
-
-_FIELDS: Final = (
-    "code",
-    "name",
-    "cpus",
-    "memory_mb",
-    "gpus",
-    "timeout_s",
-    "env",
-    "priority",
-    "max_attempts",
-    "retries",
-    "retry_delay_s",
-    "runtime",
-    "python",
-    "outputs",
-)
-
-
-def spec_of(
-    words: tuple[str, ...],
-    *,
-    code: str | None,
-    name: str | None,
-    env: tuple[tuple[str, str], ...],
-    **asked: Any,
-) -> JobSpec:
-    """The job that a command line describes.
-
-    Raises:
-        UsageError: no program was named.
-        InvalidField: it cannot be read, or a value is out of range.
-    """
-    if code is None:
-        if not words:
-            raise click.UsageError("Which program? Name a FILE, or - for stdin, or give -c CODE.")
-        source, *words_left = words
-        code = _read(source)
-        name = name if name is not None else ("stdin" if source == "-" else Path(source).name)
-    else:
-        words_left = list(words)
-    if len(code.encode("utf-8", "surrogatepass")) > MAX_CODE_BYTES:
-        raise TooLarge(
-            f"The program has more than {MAX_CODE_BYTES:,} bytes.",
-            "Send a smaller one, and let it make its data itself.",
-        )
-    fields = {key: value for key, value in asked.items() if value not in (None, ())}
-    spec = JobSpec(code=code, name=name or "", args=words_left, env=dict(env), **fields)
-    try:
-        return decode(encode(spec), JobSpec)
-    except InvalidField as error:
-        raise _of_option(error) from None
-    except UnicodeEncodeError:
-        raise InvalidField(
-            "The job holds characters that are not Unicode.", "Use UTF-8.", field="args"
-        ) from None
-
-
-def _of_option(error: InvalidField) -> InvalidField:
-    """The refusal of a field in the words of the command line."""
-    field = str(error.details.get("field", ""))
-    option, unit = OPTIONS.get(field, (f"--{field}".replace("_", "-"), ""))
-    if field.partition("[")[0] == "args":
-        option = "ARGUMENT"
-    words = error.message.removeprefix(f"{field}: ").removesuffix(".")
-    return InvalidField(
-        f"{option} {words}{unit if words[-1:].isdigit() else ''}.",
-        "--help shows all options.",
-        field=field,
-    )
-
-
-def _read(source: str) -> str:
-    try:
-        data = sys.stdin.buffer.read(MAX_CODE_BYTES + 1) if source == "-" else Path(source).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidField(
-            f"{source} cannot be read: {error.strerror}.", "Name a file.", field="code"
-        ) from None
-    except UnicodeDecodeError:
-        raise InvalidField(f"{source} is not UTF-8 text.", "Save it as UTF-8.", field="code") from None
-
 
 @click.command("submit", short_help="Submit a Python program.")
 @spec_options
@@ -184,6 +47,7 @@ def _read(source: str) -> str:
 async def submit(grid: Client, spec: JobSpec, inputs: tuple[str, ...], quiet: bool, as_json: bool) -> int:
     """Submit a Python program: FILE, - for stdin, or -c CODE. What follows -- goes to the program."""
     job = await grid.submit(await with_inputs(grid, spec, inputs))
+    warn(job)
     if as_json:
         printing.as_json(job)
     elif quiet:
@@ -194,18 +58,31 @@ async def submit(grid: Client, spec: JobSpec, inputs: tuple[str, ...], quiet: bo
     return EXIT_OK
 
 
+def warn(job: Job) -> None:
+    """Say of a job that was just submitted that nobody there could ever run it."""
+    if job.unschedulable:
+        printing.note(
+            f"Note: as the grid is now, no worker could run job {job.id}: {printing.one_line(job.reason)}."
+            f" It waits for one that can; to give it up: gridx cancel {job.id}"
+        )
+
+
 @click.command("quote")
 @spec_options
+@array_options
 @json_option
 @with_grid
-async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
-    """Say what a job would cost, without submitting it."""
+async def quote(grid: Client, spec: JobSpec, elements: Elements, as_json: bool) -> int:
+    """Say what a job would cost, or a whole array, without submitting it."""
+    spec = replace(spec, array=elements.spec)
     found = await grid.quote(spec)
     if as_json:
         printing.as_json(found)
         return EXIT_OK
+    runs = _runs(spec)
+    longest = f"FOR {f'{runs:,} x ' if runs > 1 else ''}{printing.seconds(spec.timeout_s).upper()}"
     printing.table(
-        ("ITEM", "QUANTITY", "PER HOUR", f"FOR {printing.seconds(spec.timeout_s).upper()}"),
+        ("ITEM", "QUANTITY", "PER HOUR", longest),
         [
             (
                 line.item,
@@ -215,7 +92,7 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
             )
             for line in found.lines
         ],
-        right=("QUANTITY", "PER HOUR", f"FOR {printing.seconds(spec.timeout_s).upper()}"),
+        right=("QUANTITY", "PER HOUR", longest),
     )
     printing.out()
     printing.fields(
@@ -223,7 +100,7 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
             ("an hour", f"{format_credits(found.per_hour)} credits"),
             (
                 "held",
-                f"{format_credits(found.hold)} credits, for the whole timeout; what is not used comes back",
+                f"{format_credits(found.hold)} credits, {_what_for(spec)}; what is not used comes back",
             ),
             ("balance", f"{format_credits(found.balance)} credits"),
             ("missing", f"{format_credits(found.shortfall)} credits" if found.shortfall else ""),
@@ -231,6 +108,19 @@ async def quote(grid: Client, spec: JobSpec, as_json: bool) -> int:
         ]
     )
     return EXIT_OK
+
+
+def _runs(spec: JobSpec) -> int:
+    """Runs that may be paid for."""
+    array = spec.array
+    count = 1 if array is None else array.count or len(array.args or array.inputs or ())
+    return count * (1 + spec.retries)
+
+
+def _what_for(spec: JobSpec) -> str:
+    if spec.array is not None and spec.array.max_credits is not None:
+        return "at most its budget"
+    return "for the whole timeout" if _runs(spec) == 1 else "for the whole timeout of every run and retry"
 
 
 @click.command("run", short_help="Run a Python program and stream its output.")
@@ -301,21 +191,14 @@ class _Run:
         self._folder = folder
         self._raw = raw
         self._job: Job | None = None
-        self._signals = 0
-        self._cancelling: asyncio.Task[Job] | None = None
-        self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C leaves at once
-            loop.add_signal_handler(signal.SIGINT, self._signalled)
-            loop.add_signal_handler(signal.SIGTERM, self._signalled)
+        self._interrupts = Interrupts(self._cancel)
 
     async def to_its_end(self, grid: Client, *, passing: bool) -> int:
         """Run it, and fetch what it gave back: where asked to, or where else it would be lost."""
         spec = await with_inputs(grid, self._spec, self._inputs)
         self._grid = grid
-        self._job = await grid.submit(spec)
-        if self._signals:
-            self._cancel()
+        with self._interrupts.deferred():
+            self._job = await grid.submit(spec)
         explaining = asyncio.create_task(_explain(grid, self._job.id), name="explain")
         try:
             await asyncio.gather(
@@ -330,7 +213,7 @@ class _Run:
             printing.note(describe(job))
             if hint := HINTS.get(job.state):
                 printing.note(hint)
-        return EXIT_INTERRUPTED if self._signals else _exit_code(job)
+        return EXIT_INTERRUPTED if self._interrupts.count else _exit_code(job)
 
     async def _take_files(self, grid: Client, job: Job, passing: bool) -> None:
         if not job.state.ended:
@@ -345,17 +228,10 @@ class _Run:
         for one in listed.left:
             printing.note(printing.one_line(f"{OUT}/{one.path} was left behind: {one.why}"))
 
-    def _signalled(self) -> None:
-        self._signals += 1
-        if (self._signals > 1 or self._grid is None) and self._task is not None:
-            self._task.cancel()
-        elif self._job is not None:
-            self._cancel()
-
-    def _cancel(self) -> None:
-        assert self._grid is not None and self._job is not None
-        printing.note(f"Cancelling job {self._job.id}; once more leaves at once.")
-        self._cancelling = asyncio.create_task(self._grid.cancel(self._job.id), name="cancel")
+    async def _cancel(self) -> None:
+        if self._grid is not None and self._job is not None:
+            printing.note(f"Cancelling job {self._job.id}; once more leaves at once.")
+            await self._grid.cancel(self._job.id)
 
 
 async def _explain(grid: Client, job_id: int) -> None:

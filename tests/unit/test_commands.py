@@ -11,7 +11,7 @@ import pytest
 
 from gridx.commands import printing, streaming
 from gridx.commands.quantities import CREDITS, DURATION, JOB_ID, MEMORY, VARIABLE
-from gridx.commands.submit import spec_of
+from gridx.commands.spec import spec_of
 from gridx.errors import InvalidField, TooLarge
 from gridx.messages import MAX_CODE_BYTES
 
