@@ -15,7 +15,7 @@ AttemptFrame = Accepted | Refused | Started | Output | Sending | Finished | Rele
 class Ask(Enum):
     """Why the worker was asked to kill the attempt."""
 
-    CANCEL = "cancelled by its owner"
+    CANCEL = "cancelled"
     OVERRUN = "ran past its time limit"
 
 

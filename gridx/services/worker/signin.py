@@ -37,7 +37,13 @@ log = logging.getLogger("gridx.worker")
 T = TypeVar("T")
 
 PasswordSource = Callable[[bool], str | None]
-"""Gives a password, or None where there is none; called with False, in a thread: it may ask a person."""
+"""Gives a password, or None where there is none; called in a thread, since it may ask a person.
+
+With True it is asked once more, by a source that says ``asks``: the name is new, or the first was not right.
+"""
+
+TRIES: Final = 4
+"""Passwords that a person may type before the process ends."""
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 UNTRUSTED_RETRY_S: Final = 60.0
@@ -173,7 +179,10 @@ class SignIn:
                 "Give --password-file FILE or set GRIDX_PASSWORD.",
             )
         try:
-            session = await self._register_or_log_in(http, password)
+            if getattr(self._password, "asks", False):
+                session = await self._with_a_person(http, password)
+            else:
+                session = await self._register_or_log_in(http, password)
         except (Unreachable, Unavailable, TooMany):
             raise
         except BaseException:
@@ -181,6 +190,28 @@ class SignIn:
             raise
         self._typed = None
         return session
+
+    async def _with_a_person(self, http: aiohttp.ClientSession, password: str) -> Session:
+        """Sign in with what was typed; a new name is registered when the same is typed twice.
+
+        A slip of the finger would otherwise make an account that nobody can sign in to.
+        """
+        assert self._password is not None
+        for _ in range(TRIES - 1):
+            try:
+                login = Login(username=self.user, password=password, label=self._label)
+                return await self._ask(http, "POST", "/auth/login", login, Session)
+            except Unauthenticated:
+                again = await asyncio.to_thread(self._password, True)
+            if again == password:
+                return await self._register_or_log_in(http, password)
+            if not again:
+                break
+            password = again
+        raise Unauthenticated(
+            f"{self.user} could not be signed in: no password was right, and none was typed twice.",
+            "A new name is registered when its password is typed twice.",
+        )
 
     async def _register_or_log_in(self, http: aiohttp.ClientSession, password: str) -> Session:
         closed: Forbidden | None = None

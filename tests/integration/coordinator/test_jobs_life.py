@@ -451,6 +451,21 @@ async def test_an_ended_job_can_be_submitted_once_more(engine, ann):
     assert (attempt.job_id, attempt.code, attempt.args) == (again.id, "print(2)", ["x"])
 
 
+async def test_who_cancelled_a_job_is_told_and_not_left_to_the_worker(engine, ann):
+    root = await engine.user("root", role="admin")
+    worker = await engine.worker(ann)
+    job = await engine.submit(ann)
+    [attempt] = await engine.assigned(worker)
+    worker.start(attempt.attempt_id)
+    await engine.state(ann, job.id, JobState.RUNNING)
+    waiting = await engine.submit(ann, cpus=64)
+    assert (await engine.jobs.cancel(root, waiting.id)).reason == "cancelled by root"
+    assert (await engine.jobs.cancel(root, job.id)).reason == "cancelled by root"
+    worker.finish(attempt.attempt_id, "cancelled", reason="cancelled by its owner")
+    done = await engine.state(ann, job.id, JobState.CANCELLED)
+    assert done.reason == "cancelled by root"
+
+
 async def test_output_of_an_attempt_that_has_not_begun_is_empty_and_goes_on(engine, ann):
     job = await engine.submit(ann)
     part = await engine.jobs.output(ann, job.id, attempt=None, stream="stdout", offset=0, limit=10)

@@ -52,7 +52,7 @@ class Dispatcher:
         self._lease_s = settings.coordinator.lease_s
         self._cap_bytes = settings.coordinator.output_cap_bytes
         self._out_files = file_caps(settings.files)
-        self.cancelled: set[int] = set()
+        self.cancelled: dict[int, str] = {}
         self.rounds = 0
 
     async def run(self) -> None:
@@ -90,7 +90,7 @@ class Dispatcher:
             elif not self._backlog.put_back(record):
                 # It was cancelled while it was being placed.
                 self._backlog.forget(record.id)
-                self.cancelled.discard(record.id)
+                self.cancelled.pop(record.id, None)
         if begun:
             await self._send(begun)
 
@@ -125,12 +125,11 @@ class Dispatcher:
         by_worker: dict[int, list[Assignment]] = {}
         for live in begun:
             job_id, payload = live.job.id, payloads.get(live.job.id)
-            cancelled = job_id in self.cancelled
-            self.cancelled.discard(job_id)
+            cancelled = self.cancelled.pop(job_id, "")
             if self._fleet.live(live.id) is not live:
                 continue
             if cancelled or live.asked is Ask.CANCEL:
-                why = Ask.CANCEL.value
+                why = cancelled or live.job.reason or Ask.CANCEL.value
             elif payload is None:
                 why = "its program could not be read"
             elif self._fleet.link(live.worker_id) is None:

@@ -292,6 +292,8 @@ class Lifecycle:
             reason = reason or f"ran longer than its limit of {job.timeout_s} s"
         else:
             attempt_state = AttemptState(frame.outcome)
+        if attempt_state is AttemptState.CANCELLED and job.reason:
+            reason = job.reason  # who cancelled it is known here, and is not for a worker to say
         same_boot = live.attempt.boot_id == self._store.boot_id
         measured = int(at * 1000) - live.attempt.assigned_mono_ms if same_boot else None
         charged_ms = ledger.charged_ms(measured, frame.wall_ms, job.timeout_s) if live.started else 0
@@ -397,7 +399,8 @@ class Lifecycle:
         """Ask the worker to kill the attempt; it has a lease's time to do it."""
         live.asked = ask
         live.give_up_at = self._clock.monotonic() + self._lease_s
-        self._fleet.send(live.worker_id, Cancel(attempt_ids=[live.id], reason=ask.value))
+        reason = live.job.reason if ask is Ask.CANCEL and live.job.reason else ask.value
+        self._fleet.send(live.worker_id, Cancel(attempt_ids=[live.id], reason=reason))
 
     def _ended(self, record: JobRecord, user_ids: set[int]) -> None:
         self._backlog.forget(record.id)

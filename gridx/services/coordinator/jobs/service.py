@@ -378,7 +378,7 @@ class Jobs(WorkerSide):
         """Let the worker kill a job that is being cancelled."""
         live = self._fleet.live_of_job(job_id)
         if live is None:
-            self._dispatcher.cancelled.add(job_id)
+            self._dispatcher.cancelled[job_id] = reason
             return
         live.job = replace(live.job, state=JobState.CANCELLING, reason=reason)
         if live.asked is None:
