@@ -180,3 +180,85 @@ async def test_a_stranger_sends_and_sees_nothing(grid):
         ("GET", "/jobs/1/files"),
     ):
         assert (await grid.stranger.ask(method, path)).status == 401
+
+
+def raw_put(who: Person, data: bytes, *, length: int, offset: int = 0, more: str = "") -> bytes:
+    """The head of a request that sends ``data``."""
+    return (
+        f"PUT /blobs/{digest(data)}?size={len(data)}&offset={offset} HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {who.token}\r\nContent-Length: {length}\r\n{more}\r\n"
+    ).encode()
+
+
+async def connect(grid: Grid) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(grid.url.rpartition(":")[2]))
+
+
+async def test_a_connection_that_stands_still_makes_room_for_the_next(grid, ann, until):
+    """A client whose line broke unseen comes back by another connection, and goes on."""
+    data = os.urandom(MIB)
+    reader, writer = await connect(grid)
+    writer.write(raw_put(ann, data, length=MIB) + data[: MIB // 2])
+    await writer.drain()
+
+    async def come() -> bool:
+        return (await have(ann, digest(data)))[1] > 0
+
+    await until(come, "some of it to come")
+    answer = await put(ann, data)
+    # It waited for the first to be cut off; how much of that had come it is told.
+    assert answer.status == 409
+    offset = answer.error["details"]["offset"]
+    assert 0 < offset <= MIB // 2
+    rest = await put(ann, data[offset:], sha256=digest(data), size=MIB, offset=offset)
+    assert rest.json["complete"]
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_body_that_breaks_off_keeps_what_has_come(grid, ann, until):
+    data = os.urandom(MIB)
+    _, writer = await connect(grid)
+    writer.write(raw_put(ann, data, length=MIB) + data[: 3 * MIB // 4])
+    await writer.drain()
+
+    async def come() -> bool:
+        return (await have(ann, digest(data)))[1] >= MIB // 2
+
+    await until(come, "most of it to come")
+    writer.transport.abort()
+    offset = (await have(ann, digest(data)))[1]
+    while True:
+        answer = await put(ann, data[offset:], sha256=digest(data), size=MIB, offset=offset)
+        if answer.status != 409:
+            break
+        offset = answer.error["details"]["offset"]
+    assert answer.json["complete"]
+    assert offset >= MIB // 2
+
+
+async def test_who_asks_before_sending_is_told_to_go_on(grid, ann):
+    data = os.urandom(20 * MIB)
+    reader, writer = await connect(grid)
+    writer.write(raw_put(ann, data, length=len(data), more="Expect: 100-continue\r\nConnection: close\r\n"))
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(data)
+    assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    assert await have(ann, digest(data)) == (200, len(data))
+
+
+async def test_a_compressed_body_is_refused(ann):
+    answer = await ann.ask("PUT", f"/blobs/{digest(b'x')}?size=1", b"x", headers={"Content-Encoding": "gzip"})
+    assert answer.status == 413
+
+
+async def test_a_user_begins_so_many_files_and_no_more(ann):
+    for number in range(64):
+        name = digest(str(number).encode())
+        assert (await put(ann, b"x", sha256=name, size=2)).status == 200
+    answer = await put(ann, b"x", sha256="f" * 64, size=2)
+    assert answer.status == 429
+    assert "gridx files prune" in answer.error["hint"]
+    await ann.post("/blobs/prune")
+    assert (await put(ann, b"whole")).json["complete"]

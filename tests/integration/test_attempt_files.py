@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gridx.messages import Finished, LeftFile, OutputFile
+from gridx import safetext
+from gridx.messages import Finished, LeftFile, OutputFile, Rejected
 from tests.integration.conftest import Grid, Person, PlayedWorker
 
 MIB = 1 << 20
@@ -122,6 +123,52 @@ async def test_names_that_are_in_each_others_way_are_refused(ann, paths):
     answer = await ann.post("/jobs", {"code": "1", "inputs": [named(path, b"x") for path in paths]})
     assert answer.status == 422
     assert answer.error["details"]["field"].startswith("inputs[")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x",
+        "/etc/passwd",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "a\x00b",
+        "new\nline",
+        "esc\x1b[2J",
+        "turn\u202e",
+        "c1\x9b",
+        "x" * 300,
+        "a/" * 600 + "b",
+        "a\\b",
+        "c:x",
+        "",
+    ],
+)
+async def test_a_path_that_leads_elsewhere_or_confuses_is_refused_and_shown_safely(ann, path):
+    await upload(ann, b"x")
+    answer = await ann.post("/jobs", {"code": "1", "inputs": [named(path, b"x")]})
+    assert answer.status == 422
+    assert answer.error["details"]["field"] == "inputs[0].path"
+    assert safetext.line(answer.error["message"], limit=1000) == answer.error["message"]
+
+
+async def test_an_end_that_names_such_a_path_is_no_end(grid, ann, bob, worker):
+    job_id = await ann.submit()
+    attempt = await worker.assignment()
+    await worker.start(attempt.attempt_id)
+    await send(bob, attempt.attempt_id, b"x")
+    end = {"type": "finished", "attempt_id": attempt.attempt_id, "outcome": "succeeded"}
+    await worker.socket.send_json([{**end, "files": [named("../x", b"x")]}])
+    await worker.receive(Rejected)
+    assert not (await ann.get(f"/jobs/{job_id}")).json["state"].startswith("succeeded")
+    await worker.finish(
+        attempt.attempt_id, files=[came("x", b"x")], left=[LeftFile(path="turn\u202e", why="y")]
+    )
+    listed = (await ann.get(f"/jobs/{job_id}/files")).json
+    assert [file["path"] for file in listed["files"]] == ["x"]
+    assert listed["left"] == [{"path": "turn", "why": "y"}]
 
 
 async def test_files_come_back_with_the_end_and_are_their_owners_alone(grid, ann, bob, worker):

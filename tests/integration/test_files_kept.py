@@ -55,7 +55,7 @@ async def sweep(grid: Grid, days: float) -> None:
     """What the coordinator would do so many days from now."""
     parts = grid.coordinator._parts
     assert parts is not None
-    await Retention(parts.store, parts.files, grid.settings.files.keep_days, Later(days)).sweep()
+    await Retention(parts.store, parts.files.disk, grid.settings.files.keep_days, Later(days)).sweep()
 
 
 async def findings(grid: Grid) -> list[str]:

@@ -110,7 +110,7 @@ class Coordinator:
         files = Files(store, fleet, settings, clock)
         undo.callback(files.close)
         await files.start()
-        self._run("gridx-retention", Retention(store, files, settings.files.keep_days, clock).run())
+        self._run("gridx-retention", Retention(store, files.disk, settings.files.keep_days, clock).run())
         channel = Channel(jobs, fleet, store, settings, clock)
         metrics.watch(jobs.stats)
         for name, work in (("events", hub.run()), ("accounts", accounts.run()), ("lag", metrics.run())):

@@ -7,20 +7,16 @@ already is told to nobody who has not sent it himself.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import BinaryIO, Final
+from typing import Final
 
 from gridx.clock import Clock
 from gridx.config import FileSettings, Settings
-from gridx.errors import NotFound, TooLarge, Unavailable
+from gridx.errors import NotFound, TooLarge
 from gridx.messages import (
     MAX_CODE_BYTES,
     MAX_INPUTS,
-    AuditFinding,
     BlobState,
     FileCaps,
     FileUsage,
@@ -29,19 +25,16 @@ from gridx.messages import (
     Limits,
     OutputFile,
 )
-from gridx.services.coordinator.blobs import BlobFolder
+from gridx.services.coordinator.filestore import FileStore, Incoming, whole
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.live import Live
 from gridx.services.coordinator.states import PAID
 from gridx.services.coordinator.store import Store, blobs, files
 from gridx.services.coordinator.store.blobs import Quota
 from gridx.services.coordinator.store.records import AttemptRecord, JobRecord, UserRecord
-from gridx.services.coordinator.uploads import Sender, Uploads
-
-log = logging.getLogger("gridx.coordinator")
+from gridx.services.coordinator.uploads import Sender
 
 MIB: Final = 1 << 20
-MAX_FINDINGS: Final = 50
 MAX_FILES: Final = 200_000
 """Files that one user may have here, however small they are."""
 
@@ -51,62 +44,26 @@ def file_caps(settings: FileSettings) -> FileCaps:
     return FileCaps(total_bytes=settings.out_mb * MIB, files=settings.out_files, depth=settings.out_depth)
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A piece of a file on its way in: which file, how large it is as a whole, and where the piece begins."""
-
-    digest: str
-    size: int
-    offset: int
-    pieces: AsyncIterator[bytes]
-    cut: Callable[[], None]
-    """Ends the connection by which it comes."""
-
-
 class Files:
-    """The front of everything about files; ``start`` looks over what is on the disk."""
+    """The front of everything about files; ``disk`` has their bytes."""
 
     def __init__(self, store: Store, fleet: Fleet, settings: Settings, clock: Clock) -> None:
         self._store = store
         self._fleet = fleet
         self._settings = settings
-        self._folder = BlobFolder(settings.db_path)
-        self._uploads = Uploads(self._folder, clock)
+        self.disk = FileStore(store, settings.db_path, self._payer, clock)
         self._quota = Quota(settings.files.quota_mb * MIB, MAX_FILES)
         self._max_file = settings.files.max_file_mb * MIB
         self._keep = timedelta(days=settings.files.keep_days)
         self.caps = file_caps(settings.files)
 
     async def start(self) -> None:
-        """Make the folder, and remove what a killed coordinator left.
-
-        Raises:
-            SetupError: the folder cannot be made.
-        """
-        await self._uploads.thread(self._folder.prepare)
-        known = (await self._store.blobs()).keys()
-
-        def strays() -> tuple[list[str], int]:
-            there = set(self._folder.digests())
-            left = sorted(there - known)
-            self._folder.remove(left)
-            return left, len(known - there)
-
-        removed, lost = await self._uploads.thread(strays)
-        if removed:
-            log.info("removed %d files that nothing referred to", len(removed))
-        if lost:
-            log.error("%d files are not on the disk any more; gridx admin audit names them", lost)
-        for name, (size, _) in (await self._uploads.thread(self._folder.partials)).items():
-            payer = self._payer(name)
-            if payer is None:
-                await self._uploads.thread(lambda name=name: self._folder.remove_partial(name))  # type: ignore[misc]
-            else:
-                self._uploads.load(name, payer, size)
+        """Look over what is on the disk; see :meth:`FileStore.start`."""
+        await self.disk.start()
 
     def close(self) -> None:
         """Take nothing more in."""
-        self._uploads.close()
+        self.disk.uploads.close()
 
     def _payer(self, partial: str) -> int | None:
         """On whose account a partial file of this name comes in; None: nobody wants it any more."""
@@ -126,7 +83,7 @@ class Files:
             file_bytes=self._max_file,
             inputs=MAX_INPUTS,
             quota_bytes=self._quota.size,
-            used_bytes=(await self._store.files_taken(user.id)).size + self._uploads.reserved(user.id),
+            used_bytes=(await self._store.files_taken(user.id)).size + self.disk.uploads.reserved(user.id),
             output_cap_bytes=coordinator.output_cap_bytes,
             out_files=self.caps,
             array_elements=coordinator.max_array,
@@ -138,7 +95,7 @@ class Files:
         """What the user's files take; what has begun to come counts as inputs."""
         taken = await self._store.files_taken(user.id)
         return FileUsage(
-            input_bytes=taken.input_bytes + self._uploads.reserved(user.id),
+            input_bytes=taken.input_bytes + self.disk.uploads.reserved(user.id),
             output_bytes=taken.output_bytes,
             quota_bytes=self._quota.size,
             keep_days=self._settings.files.keep_days,
@@ -150,7 +107,7 @@ class Files:
     async def have(self, user: UserRecord, digest: str) -> BlobState:
         """How much of a file the user has sent; of what others have sent nothing is said."""
         size = await self._store.upload(user.id, bytes.fromhex(digest))
-        return await self._state(_user(user), digest, size)
+        return await self.disk.state(_user(user), digest, size)
 
     async def take(self, user: UserRecord, coming: Incoming) -> BlobState:
         """Take a piece of a file from its user.
@@ -161,7 +118,7 @@ class Files:
         """
         digest = bytes.fromhex(coming.digest)
         if (await self.have(user, coming.digest)).complete:
-            return _whole(coming.digest, coming.size)
+            return whole(coming.digest, coming.size)
 
         async def admit(others: int) -> None:
             taken = await self._store.files_taken(user.id)
@@ -183,17 +140,17 @@ class Files:
             Conflict: a job that has not ended needs it.
         """
         freed = await self._store.delete_upload(user.id, bytes.fromhex(digest))
-        await self._uploads.drop(_user(user), digest)
-        await self._remove([bytes.fromhex(digest)])
+        await self.disk.uploads.drop(_user(user), digest)
+        await self.disk.remove([bytes.fromhex(digest)])
         return freed
 
     async def prune(self, user: UserRecord) -> Freed:
         """Delete the user's uploads that no open job needs, and what has come of others."""
         freed = await self._store.prune_uploads(user.id)
         prefix = f"{_user(user).name}-"
-        for name in [name for name in self._uploads.begun() if name.startswith(prefix)]:
-            await self._uploads.drop_named(name)
-        await self.collect()
+        for name in [name for name in self.disk.uploads.begun() if name.startswith(prefix)]:
+            await self.disk.uploads.drop_named(name)
+        await self.disk.collect()
         return freed
 
     # -- workers -------------------------------------------------------------------------------------------
@@ -214,7 +171,7 @@ class Files:
         """How much of a file a worker has sent for an attempt."""
         live = self._live(user, attempt_id)
         size = await self._store.sent_size(live.id, bytes.fromhex(digest))
-        return await self._state(_attempt(live), digest, size)
+        return await self.disk.state(_attempt(live), digest, size)
 
     async def take_output(self, user: UserRecord, attempt_id: int, coming: Incoming) -> BlobState:
         """Take a piece of a file that a live attempt on one of the caller's workers gives back.
@@ -227,7 +184,7 @@ class Files:
         digest = bytes.fromhex(coming.digest)
         live = self._live(user, attempt_id)
         if (await self.have_output(user, attempt_id, coming.digest)).complete:
-            return _whole(coming.digest, coming.size)
+            return whole(coming.digest, coming.size)
 
         async def admit(others: int) -> None:
             count, total = await self._store.sent_so_far(live.id)
@@ -290,7 +247,7 @@ class Files:
     async def delete_of_job(self, job_id: int) -> Freed:
         """Delete what a job, or every element of an array, gave back."""
         freed = await self._store.delete_outputs(job_id)
-        await self.collect()
+        await self.disk.collect()
         return freed
 
     async def _attempt(self, job: JobRecord, number: int | None) -> AttemptRecord | None:
@@ -303,88 +260,6 @@ class Files:
         raise NotFound(
             f"Job {job.id} has no attempt {number}.", f"It had {len(attempts)}: gridx show {job.id}"
         )
-
-    # -- bytes ---------------------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def opened(self, digest: str, size: int) -> AsyncIterator[BinaryIO]:
-        """The bytes of a file, open for as long as the block runs.
-
-        Raises:
-            Unavailable: it is not on the disk, or not whole.
-        """
-        if not await self._uploads.thread(lambda: self._folder.has(digest, size)):
-            raise Unavailable(
-                "The coordinator has lost this file.",
-                "Its operator has to look at the disk: gridx admin audit.",
-                reason="file_lost",
-            )
-        file = await self._uploads.thread(lambda: self._folder.open(digest))
-        try:
-            yield file
-        finally:
-            file.close()
-
-    async def read(self, file: BinaryIO, length: int) -> bytes:
-        """The next bytes of an open file."""
-        return await self._uploads.thread(lambda: file.read(length))
-
-    async def collect(self) -> None:
-        """Remove all files to which nothing refers any more."""
-        while found := await self._store.unreferenced_blobs():
-            if not await self._remove(found):
-                return
-
-    async def drop_stale(self, before: float) -> None:
-        """Drop what has begun to come and did not get on since then, or is wanted by nobody any more."""
-        for name, moved_at in self._uploads.begun().items():
-            if moved_at < before or self._payer(name) is None:
-                await self._uploads.drop_named(name)
-
-    async def audit(self) -> list[AuditFinding]:
-        """Whether every file that there is to be lies on the disk, with its size."""
-
-        def wrong(known: dict[str, int]) -> list[tuple[str, int | None]]:
-            found = ((digest, self._folder.size(digest)) for digest in known)
-            return [(digest, size) for digest, size in found if size != known[digest]][:MAX_FINDINGS]
-
-        known = await self._store.blobs()
-        suspects = await self._uploads.thread(lambda: wrong(known))
-        # Some may have been deleted while this looked.
-        still = await self._store.blobs() if suspects else {}
-        return [
-            AuditFinding(
-                check="files",
-                message=f"File {digest} is not on the disk."
-                if size is None
-                else f"File {digest} has {size:,} bytes on the disk and should have {known[digest]:,}.",
-            )
-            for digest, size in suspects
-            if digest in still
-        ]
-
-    async def _remove(self, digests: Iterable[bytes]) -> int:
-        """Remove those of these files to which nothing refers; how many."""
-        by_lock: dict[int, list[bytes]] = {}
-        for digest in digests:
-            by_lock.setdefault(digest[0], []).append(digest)
-        removed = 0
-        for some in by_lock.values():
-            async with self._uploads.place(some[0].hex()):
-                removed += await self._forget(some)
-        return removed
-
-    async def _forget(self, digests: list[bytes]) -> int:
-        gone = await self._store.forget_blobs(digests)
-        await self._uploads.thread(lambda: self._folder.remove([digest.hex() for digest in gone]))
-        return len(gone)
-
-    async def _state(self, sender: Sender, digest: str, size: int | None) -> BlobState:
-        # A file that got lost is sent anew: its row is there, and the bytes get their place again.
-        if size is not None and await self._uploads.thread(lambda: self._folder.has(digest, size)):
-            return _whole(digest, size)
-        offset = await self._uploads.offset(sender, digest)
-        return BlobState(sha256=digest, size=offset, offset=offset, complete=False)
 
     async def _check_quota(self, user_id: int, more: int) -> None:
         blobs.check_quota(await self._store.files_taken(user_id), more, self._quota)
@@ -402,24 +277,7 @@ class Files:
                 "Split it, or send it compressed.",
                 limit=self._max_file,
             )
-
-        async def keep() -> None:
-            try:
-                await write()
-            except BaseException:
-                await self._forget([bytes.fromhex(coming.digest)])
-                raise
-
-        return await self._uploads.take(
-            sender,
-            coming.digest,
-            coming.size,
-            coming.offset,
-            coming.pieces,
-            cut=coming.cut,
-            admit=admit,
-            keep=keep,
-        )
+        return await self.disk.take(sender, coming, admit, write)
 
 
 def _user(user: UserRecord) -> Sender:
@@ -428,7 +286,3 @@ def _user(user: UserRecord) -> Sender:
 
 def _attempt(live: Live) -> Sender:
     return Sender(f"a{live.id}", live.job.user_id)
-
-
-def _whole(digest: str, size: int) -> BlobState:
-    return BlobState(sha256=digest, size=size, offset=size, complete=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from gridx.clock import Clock
 from gridx.errors import GridError
-from gridx.services.coordinator.files import Files
+from gridx.services.coordinator.filestore import FileStore
 from gridx.services.coordinator.store import Store
 
 log = logging.getLogger("gridx.coordinator")
@@ -28,7 +28,7 @@ PARTIAL_S: Final = 24 * 3600.0
 class Retention:
     """Deletes what is older than it is kept."""
 
-    def __init__(self, store: Store, files: Files, keep_days: int, clock: Clock) -> None:
+    def __init__(self, store: Store, files: FileStore, keep_days: int, clock: Clock) -> None:
         self._store = store
         self._files = files
         self._keep = timedelta(days=keep_days)

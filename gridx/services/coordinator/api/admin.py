@@ -41,7 +41,7 @@ async def update(call: Call) -> web.Response:
 async def audit(call: Call) -> web.Response:
     _only_admins(call)
     report = await call.parts.store.audit()
-    lost = await call.parts.files.audit()
+    lost = await call.parts.files.disk.audit()
     return reply(replace(report, ok=report.ok and not lost, findings=[*report.findings, *lost]))
 
 

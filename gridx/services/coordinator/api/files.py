@@ -12,7 +12,7 @@ from gridx.messages import BlobState, Count, Digest, FileUsage, Freed, JobFiles,
 from gridx.services.coordinator.api.bodies import body_pieces
 from gridx.services.coordinator.api.call import Call, Route, reply
 from gridx.services.coordinator.api.sending import send_file
-from gridx.services.coordinator.files import Incoming
+from gridx.services.coordinator.filestore import Incoming
 
 OFFSET: Final = {"Gridx-Offset": "How many bytes of the file have come."}
 FILE: Final = "application/octet-stream"
@@ -112,7 +112,7 @@ def _offset(state: BlobState) -> web.Response:
 
 
 async def _send(call: Call, digest: str, size: int, name: str) -> web.StreamResponse:
-    files = call.parts.files
+    files = call.parts.files.disk
     async with files.opened(digest, size) as file:
 
         def seek(offset: int) -> None:
