@@ -47,7 +47,7 @@ COORDINATOR = {"GRIDX_COORDINATOR_LEASE_S": "2", "GRIDX_COORDINATOR_HEARTBEAT_S"
 WORKER = {"GRIDX_WORKER_REUSE": "true", "GRIDX_WORKER_CPUS": "1"}
 KEPT = 3
 EXAMPLES = int(os.environ.get("GRIDX_TEST_EXAMPLES", "8"))
-IDENTITIES = tuple(f"{n + 1:032x}" for n in range(3))
+MACHINES = range(3)
 OFFER = Offer(
     cpu_millis=300_000,
     memory_mb=100_000,
@@ -55,15 +55,15 @@ OFFER = Offer(
     isolated=True,
     runtimes=[Runtime(name="default", python="3.11", languages=["python"])],
 )
-which = st.sampled_from(IDENTITIES)
+which = st.sampled_from(MACHINES)
 anything = st.integers(0, 30)
-"""Which of the attempts that were ever heard of; past them, a number that nobody gave."""
+"""Which of the attempts that were heard of."""
 numbers = st.sampled_from([0, 1, 3, 1000, 2**53])
 outcomes = st.sampled_from(["succeeded", "failed", "timed_out", "out_of_memory", "cancelled", "broken"])
 
 
 class Liars(RuleBasedStateMachine):
-    """Three identities of one owner, bob's jobs, and what each identity was truly given."""
+    """Three identities of one owner, bob's jobs, and what each machine was truly given."""
 
     grid: Any
     owner: Client
@@ -72,11 +72,12 @@ class Liars(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.http = self.do(self._session())
-        self.sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
-        self.reading: dict[str, asyncio.Task] = {}
+        # New ones: what a machine has done in an example before is remembered of it.
+        self.identities = [os.urandom(16).hex() for _ in MACHINES]
+        self.sockets: dict[int, aiohttp.ClientWebSocketResponse] = {}
+        self.reading: dict[int, asyncio.Task] = {}
         self.heard: list[int] = []
-        self.given: dict[int, set[str]] = {}
-        self.job_of: dict[int, int] = {}
+        self.given: dict[int, set[int]] = {}
         self.handed_in: set[int] = set()
         """Attempts whose end was told by one to whom they had been given."""
         self.jobs: list[int] = []
@@ -88,19 +89,19 @@ class Liars(RuleBasedStateMachine):
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(work, 60))
 
-    @initialize(identity=which)
-    def begin(self, identity: str) -> None:
-        self.join(identity, [], [])
+    @initialize(machine=which)
+    def begin(self, machine: int) -> None:
+        self.join(machine, [], [])
         self.submit(1)
 
-    @rule(identity=which, running=st.lists(anything, max_size=3), spooled=st.lists(anything, max_size=3))
-    def join(self, identity: str, running: list[int], spooled: list[int]) -> None:
-        self.do(self._leave(identity))
-        self.do(self._join(identity, self._ids(running), self._ids(spooled)))
+    @rule(machine=which, running=st.lists(anything, max_size=3), spooled=st.lists(anything, max_size=3))
+    def join(self, machine: int, running: list[int], spooled: list[int]) -> None:
+        self.do(self._leave(machine))
+        self.do(self._join(machine, self._ids(running), self._ids(spooled)))
 
-    @rule(identity=which)
-    def leave(self, identity: str) -> None:
-        self.do(self._leave(identity))
+    @rule(machine=which)
+    def leave(self, machine: int) -> None:
+        self.do(self._leave(machine))
 
     @rule(count=st.integers(1, 3))
     def submit(self, count: int) -> None:
@@ -121,48 +122,59 @@ class Liars(RuleBasedStateMachine):
         self.hear()
 
     @precondition(lambda self: self.sockets)
-    @rule(identity=which, number=anything, outcome=outcomes, wall_ms=numbers, stdout_bytes=numbers)
-    def finish(self, identity: str, number: int, outcome: str, wall_ms: int, stdout_bytes: int) -> None:
+    @rule(machine=which, number=anything, outcome=outcomes, wall_ms=numbers, stdout_bytes=numbers)
+    def finish(self, machine: int, number: int, outcome: str, wall_ms: int, stdout_bytes: int) -> None:
         (id,) = self._ids([number])
         if self.say(
-            identity,
+            machine,
             Finished(
                 attempt_id=id, outcome=outcome, wall_ms=wall_ms, cpu_ms=2**53, stdout_bytes=stdout_bytes % 5
             ),
-        ) and identity in self.given.get(id, ()):
+        ) and machine in self.given.get(id, ()):
+            self.handed_in.add(id)
+
+    @precondition(lambda self: self.heard)
+    @rule(number=anything, outcome=outcomes, first=st.booleans(), times=st.integers(1, 2))
+    def work(self, number: int, outcome: str, first: bool, times: int) -> None:
+        """What a true worker does with what it was given, perhaps twice."""
+        id = self.heard[number % len(self.heard)]
+        (machine,) = self.given[id]
+        told = [Started(attempt_id=id, runtime="default")] if first else []
+        told += [Finished(attempt_id=id, outcome=outcome, wall_ms=1)] * times
+        if self.say(machine, *told):
             self.handed_in.add(id)
 
     @precondition(lambda self: self.sockets)
     @rule(
-        identity=which,
+        machine=which,
         number=anything,
         kind=st.sampled_from([Accepted, Started, Started, Refused, Released, Output]),
         offset=numbers,
         data=st.binary(max_size=8),
     )
-    def tell(self, identity: str, number: int, kind: type, offset: int, data: bytes) -> None:
+    def tell(self, machine: int, number: int, kind: type, offset: int, data: bytes) -> None:
         (id,) = self._ids([number])
         if kind is Started:
-            self.say(identity, Started(attempt_id=id, runtime="default"))
+            self.say(machine, Started(attempt_id=id, runtime="default"))
         elif kind is Accepted:
-            self.say(identity, Accepted(attempt_id=id))
+            self.say(machine, Accepted(attempt_id=id))
         elif kind is Output:
-            self.say(identity, Output(attempt_id=id, stream="stdout", offset=offset, data=data))
+            self.say(machine, Output(attempt_id=id, stream="stdout", offset=offset, data=data))
         else:
-            self.say(identity, kind(attempt_id=id, reason="no"))
+            self.say(machine, kind(attempt_id=id, reason="no"))
 
     @precondition(lambda self: self.sockets)
     @rule(
-        identity=which,
+        machine=which,
         attempts=st.lists(anything, max_size=4),
-        state=st.sampled_from(["online", "online", "paused", "draining", "unready"]),
+        state=st.sampled_from(["online"] * 6 + ["paused", "draining", "unready"]),
     )
-    def live(self, identity: str, attempts: list[int], state: str) -> None:
-        self.say(identity, Sample(seq=1, attempts=self._ids(attempts), state=state))
+    def live(self, machine: int, attempts: list[int], state: str) -> None:
+        self.say(machine, Sample(seq=1, attempts=self._ids(attempts), state=state))
 
     @precondition(lambda self: self.sockets)
     @rule(
-        identity=which,
+        machine=which,
         sent=st.one_of(
             st.text(max_size=40),
             st.sampled_from(
@@ -171,8 +183,8 @@ class Liars(RuleBasedStateMachine):
             st.binary(max_size=20),
         ),
     )
-    def babble(self, identity: str, sent: str | bytes) -> None:
-        socket = self.sockets.get(identity)
+    def babble(self, machine: int, sent: str | bytes) -> None:
+        socket = self.sockets.get(machine)
         if socket is not None:
             with contextlib.suppress(ConnectionError):
                 self.do(socket.send_bytes(sent) if isinstance(sent, bytes) else self._text(socket, sent))
@@ -182,9 +194,9 @@ class Liars(RuleBasedStateMachine):
     async def _text(socket: aiohttp.ClientWebSocketResponse, sent: str) -> None:
         await socket.send_frame(sent.encode("utf-8", "surrogatepass"), aiohttp.WSMsgType.TEXT)
 
-    def say(self, identity: str, *frames: Frame) -> bool:
+    def say(self, machine: int, *frames: Frame) -> bool:
         """Send frames; False when the connection is gone."""
-        socket = self.sockets.get(identity)
+        socket = self.sockets.get(machine)
         if socket is None or socket.closed:
             return False
         try:
@@ -196,18 +208,19 @@ class Liars(RuleBasedStateMachine):
 
     def hear(self) -> None:
         """Let what the coordinator sent arrive."""
-        self.do(asyncio.sleep(0.005))
+        self.do(asyncio.sleep(0.02))
 
     def _ids(self, picks: list[int]) -> list[int]:
-        ids = [self.heard[pick] if pick < len(self.heard) else 10**6 + pick for pick in picks]
-        return list(dict.fromkeys(ids))
+        """Attempts that were heard of, the newest mostly, and now and then one that nobody gave."""
+        known = [*self.heard[-8:], 10**6]
+        return list(dict.fromkeys(known[pick % len(known)] for pick in picks))
 
-    async def _join(self, identity: str, running: list[int], spooled: list[int]) -> None:
+    async def _join(self, machine: int, running: list[int], spooled: list[int]) -> None:
         socket = await self.http.ws_connect(self.grid.ws_url, max_msg_size=16 << 20)
         hello = Hello(
             protocol=PROTOCOL_VERSION,
             version="0",
-            identity=identity,
+            identity=self.identities[machine],
             name="liar",
             running=running,
             spooled=[id for id in spooled if id not in running],
@@ -220,27 +233,27 @@ class Liars(RuleBasedStateMachine):
         first, *rest = messages.decode_coordinator_frames(message.data)
         if not isinstance(first, Welcome):
             return
-        self.sockets[identity] = socket
-        self._take(identity, rest)
-        self.reading[identity] = asyncio.create_task(self._read(identity, socket))
+        self.sockets[machine] = socket
+        self._take(machine, rest)
+        self.reading[machine] = asyncio.create_task(self._read(machine, socket))
 
-    async def _read(self, identity: str, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _read(self, machine: int, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
-                self._take(identity, messages.decode_coordinator_frames(message.data))
+                self._take(machine, messages.decode_coordinator_frames(message.data))
 
-    def _take(self, identity: str, frames: list[Any]) -> None:
+    def _take(self, machine: int, frames: list[Any]) -> None:
         for frame in frames:
             if isinstance(frame, Assign):
                 for given in frame.attempts:
                     holders = self.given.setdefault(given.attempt_id, set())
-                    holders.add(identity)
+                    holders.add(machine)
                     assert len(holders) == 1, "one attempt on two machines"
                     if given.attempt_id not in self.heard:
                         self.heard.append(given.attempt_id)
 
-    async def _leave(self, identity: str) -> None:
-        socket, task = self.sockets.pop(identity, None), self.reading.pop(identity, None)
+    async def _leave(self, machine: int) -> None:
+        socket, task = self.sockets.pop(machine, None), self.reading.pop(machine, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -252,8 +265,8 @@ class Liars(RuleBasedStateMachine):
 
     async def _end(self) -> None:
         bob, admin = self.grid.bob, self.grid.admin
-        for identity in IDENTITIES:
-            await self._leave(identity)
+        for machine in MACHINES:
+            await self._leave(machine)
         await self.http.close()
         await asyncio.gather(*(bob.cancel(job_id) for job_id in self.jobs))
         # Whoever has gone without a word loses its attempts with the lease, and what was cancelled is free.
