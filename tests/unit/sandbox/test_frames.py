@@ -41,7 +41,7 @@ def frame(kind: bytes, payload: bytes | dict[str, object] = b"") -> bytes:
     return kind + struct.pack(">I", len(data)) + data
 
 
-outputs = st.tuples(st.sampled_from([b"O", b"E"]), st.binary(max_size=300))
+outputs = st.tuples(st.sampled_from([b"O", b"E"]), st.binary(min_size=1, max_size=300))
 usages = st.just((b"U", USAGE))
 jobs = st.lists(st.one_of(outputs, usages), max_size=8)
 conversations = st.lists(jobs, max_size=4)
@@ -111,6 +111,8 @@ def test_a_length_that_a_kind_does_not_have_is_refused_before_its_bytes_come(kin
         frame(b"R", READY) + frame(b"X", END),
         frame(b"R", READY) + frame(b"O", b"before the job"),
         frame(b"R", READY) + frame(b"S") + frame(b"S"),
+        frame(b"R", READY) + frame(b"S") + frame(b"O"),
+        frame(b"R", READY) + frame(b"S") + frame(b"E"),
         frame(b"R", READY) + frame(b"S") + frame(b"R", READY),
         frame(b"R", READY) + frame(b"S") + frame(b"X", END) + frame(b"O", b"after the job"),
         frame(b"R", READY) + frame(b"S") + frame(b"X", END) * 2,

@@ -55,6 +55,13 @@ DRAIN_WITHIN_S: Final = 3.0
 """How long output that was under way when a sandbox was killed may take to arrive."""
 
 
+WORDS: Final = 1000
+WORDS_PER_S: Final = 4
+WORDS_PER_FILE: Final = 4
+"""How much a supervisor may say besides output and the bytes of files. It speaks once a second; what is not
+counted by any cap would otherwise keep a worker busy for as long as a job may run."""
+
+
 class Channel(Protocol):
     """Two byte streams to and from a supervisor."""
 
@@ -105,6 +112,8 @@ class Line:
                 while (frames := await self.frames()) is not None:
                     for frame in frames:
                         if isinstance(frame, Ready):
+                            if frame is not frames[-1] or self._parser.buffered:
+                                raise SandboxBroken("The sandbox's supervisor spoke before it was asked.")
                             return frame
                         if isinstance(frame, Witnessed):
                             self.witnessed = frame
@@ -188,6 +197,7 @@ class Dialogue:
         self._began_at = self._ended_at = 0.0
         self._heard_at = self._put_at = monotonic()
         self._listens = False
+        self._words = 0
         self._end: End | None = None
         self._not_begun = ""
         self._usage: Usage | None = None
@@ -315,6 +325,8 @@ class Dialogue:
     async def _take(self, frame: Frame) -> None:
         if self._end is not None or self._not_begun:
             raise SandboxBroken("The sandbox's supervisor went on after the end of its job.")
+        if not isinstance(frame, (Output, FileData)):
+            self._count_word()
         match frame:
             case Began():
                 self._began_at = self._monotonic()
@@ -339,6 +351,13 @@ class Dialogue:
                 await self._collection.take(frame)
             case Ready() | Witnessed():
                 raise SandboxBroken("The sandbox's supervisor started again in the middle of a job.")
+
+    def _count_word(self) -> None:
+        self._words += 1
+        seconds = self._monotonic() - self._put_at
+        files = self._request.out_files.files if self._request.outputs else 0
+        if self._words > WORDS + WORDS_PER_S * seconds + WORDS_PER_FILE * files:
+            raise SandboxBroken("The sandbox's supervisor says more than it has to say.")
 
 
 # -- judging -------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ _LIMITS: Final = {
     b"L": 16384,
     b"X": 8192,
 }
+_DATA: Final = b"OED"
 _STREAMS: Final[dict[bytes, Stream]] = {b"O": "stdout", b"E": "stderr"}
 _BARE: Final[dict[bytes, type[Began | Collecting]]] = {b"S": Began, b"C": Collecting}
 _KINDS: Final[
@@ -206,6 +207,9 @@ class FrameParser:
                 length = int.from_bytes(self._buffer[start + 1 : start + _HEADER])
                 if kind not in _LIMITS or length > _LIMITS[kind]:
                     raise FrameError(f"a frame of kind {kind!r} with {length} bytes")
+                if not length and kind in _DATA:
+                    # Without an end of them they would cost time, and no cap would count them.
+                    raise FrameError(f"a frame of kind {kind!r} without bytes")
                 if kind not in _NEXT[self._state]:
                     raise FrameError(f"a frame of kind {kind!r} after {self._state or 'nothing'}")
                 end = start + _HEADER + length
