@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import tempfile
 from pathlib import Path
@@ -67,14 +68,19 @@ def runtime() -> None:
     """The images in which jobs run on this machine."""
 
 
-@runtime.command("build", short_help="Build the default image from an image registry.")
+@runtime.command("build", short_help="Build an image for jobs from an image registry.")
+@click.option("--node", is_flag=True, help="The image for JavaScript, in place of the default one.")
 @click.pass_obj
-def build(place: Place) -> int:
-    """Build the default image, with numpy, pandas and scikit-learn; an image registry must be in reach."""
+def build(place: Place, node: bool) -> int:
+    """Build the default image, with numpy, pandas and scikit-learn, or with --node one for JavaScript.
+
+    An image registry must be in reach; where none is, scripts/build-runtime-image does the same.
+    """
     from gridx.services.worker.sandbox.engine import find_engine
-    from gridx.services.worker.sandbox.runtimes import build_runtime
+    from gridx.services.worker.sandbox.runtimes import DEFAULT_IMAGE, NODE_IMAGE, build_runtime
 
     settings = place.settings()
+    tag = NODE_IMAGE if node else DEFAULT_IMAGE
 
     async def say(line: str) -> None:
         printing.out(printing.one_line(line))
@@ -82,10 +88,14 @@ def build(place: Place) -> int:
     async def main() -> None:
         engine = await find_engine(settings.worker.engine)
         try:
-            made = await build_runtime(engine, say)
+            made = await build_runtime(engine, say, tag=tag)
         finally:
             await engine.close()
-        printing.out(printing.one_line(f"{made.runtime.image} is ready, with Python {made.runtime.python}."))
+        spoken = ", ".join(made.runtime.languages)
+        printing.out(printing.one_line(f"{made.runtime.image} is ready; it speaks {spoken}."))
+        if tag not in settings.worker.runtimes:
+            listed = json.dumps([*settings.worker.runtimes, tag])
+            printing.out(f"To offer it, write under [worker] in config.toml: runtimes = {listed}")
 
     asyncio.run(main())
     return EXIT_OK
@@ -102,8 +112,11 @@ def listing(place: Place, as_json: bool) -> int:
         printing.as_json({"runtimes": rows})
         return EXIT_OK
     printing.table(
-        ("RUNTIME", "PYTHON", "SANDBOX", "IMAGE", "NOTE"),
-        [(row["name"], row["python"], row["sandbox"], row["image"], row["note"]) for row in rows],
+        ("RUNTIME", "LANGUAGES", "PYTHON", "SANDBOX", "IMAGE", "NOTE"),
+        [
+            (row["name"], row["languages"], row["python"], row["sandbox"], row["image"], row["note"])
+            for row in rows
+        ],
     )
     return EXIT_OK
 
@@ -123,7 +136,14 @@ async def _runtimes(worker: WorkerSettings) -> list[dict[str, str]]:
                 await engine.close()
             rows += [_row(image.runtime, "docker") for image in listed.usable]
             rows += [
-                {"name": "", "python": "", "sandbox": "docker", "image": bad.image, "note": bad.reason}
+                {
+                    "name": "",
+                    "languages": "",
+                    "python": "",
+                    "sandbox": "docker",
+                    "image": bad.image,
+                    "note": bad.reason,
+                }
                 for bad in listed.unusable
             ]
             if not listed.usable:
@@ -153,6 +173,7 @@ async def _without_engine(worker: WorkerSettings) -> list[dict[str, str]]:
 def _row(runtime: Runtime, sandbox: str, note: str = "") -> dict[str, str]:
     return {
         "name": runtime.name,
+        "languages": ",".join(runtime.languages),
         "python": runtime.python,
         "sandbox": sandbox,
         "image": runtime.image,

@@ -13,6 +13,7 @@ import click
 from gridx.commands.files import output_option
 from gridx.commands.quantities import DURATION, JOB_ID, MEMORY, VARIABLE
 from gridx.errors import InvalidField, TooLarge
+from gridx.languages import language_of
 from gridx.messages import MAX_CODE_BYTES, Dependency, JobSpec, decode, encode
 
 _OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] = (
@@ -40,6 +41,11 @@ _OPTIONS: Final[tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]] 
         type=DURATION,
         metavar="TIME",
         help="Pause before the first retry, like 30s; then twice as long each time (5s).",
+    ),
+    click.option(
+        "--language",
+        metavar="NAME",
+        help="python, bash, javascript or what else the fleet offers; else as FILE ends: .py, .sh, .js.",
     ),
     click.option("--runtime", metavar="NAME", help="Which image; else any that fits."),
     click.option("--python", metavar="3.N", help="Which Python; else any."),
@@ -86,6 +92,7 @@ OPTIONS: Final = {
 _FIELDS: Final = (
     "code",
     "name",
+    "language",
     "cpus",
     "memory_mb",
     "gpus",
@@ -108,6 +115,7 @@ def spec_of(
     *,
     code: str | None,
     name: str | None,
+    language: str | None = None,
     env: tuple[tuple[str, str], ...],
     after: tuple[int, ...] = (),
     after_any: tuple[int, ...] = (),
@@ -125,6 +133,7 @@ def spec_of(
         source, *words_left = words
         code = _read(source)
         name = name if name is not None else ("stdin" if source == "-" else Path(source).name)
+        language = language or language_of(source)
     else:
         words_left = list(words)
     if len(code.encode("utf-8", "surrogatepass")) > MAX_CODE_BYTES:
@@ -135,7 +144,15 @@ def spec_of(
     fields = {key: value for key, value in asked.items() if value not in (None, ())}
     waits_for = [Dependency(job_id=one) for one in after]
     waits_for += [Dependency(job_id=one, when="end") for one in after_any]
-    spec = JobSpec(code=code, name=name or "", args=words_left, env=dict(env), after=waits_for, **fields)
+    spec = JobSpec(
+        code=code,
+        name=name or "",
+        language=language or "python",
+        args=words_left,
+        env=dict(env),
+        after=waits_for,
+        **fields,
+    )
     try:
         return decode(encode(spec), JobSpec)
     except InvalidField as error:

@@ -106,6 +106,24 @@ def described(*words: str, code: str | None = None, **fields: object):
     return spec_of(words, **{"code": code, "name": None, "env": (), **fields})
 
 
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("job.py", "python"),
+        ("job.sh", "bash"),
+        ("Job.BASH", "bash"),
+        ("job.js", "javascript"),
+        ("job.cjs", "javascript"),
+        ("job", "python"),
+        ("job.txt", "python"),
+    ],
+)
+def test_the_file_s_name_says_the_language_unless_one_is_named(tmp_path, name, language):
+    (tmp_path / name).write_text("x")
+    assert described(str(tmp_path / name), code=None).language == language
+    assert described(str(tmp_path / name), code=None, language="ruby").language == "ruby"
+
+
 def test_a_job_from_a_file_is_named_after_it(tmp_path):
     path = tmp_path / "work.py"
     path.write_bytes(b"\xef\xbb\xbfprint('\xc3\xa9')\n")

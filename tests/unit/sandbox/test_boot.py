@@ -109,7 +109,8 @@ class Supervisor:
 
     def ask(self, code: str, **changes: object) -> None:
         header = {
-            "language": "python",
+            "program": "job.py",
+            "command": [],
             "args": [],
             "inputs": [],
             "wanted": None,

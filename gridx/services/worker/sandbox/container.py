@@ -16,14 +16,9 @@ from typing import Any, Final
 from gridx.messages import InputFile
 from gridx.services.worker.sandbox.engine import EngineFacts
 from gridx.services.worker.sandbox.inflow import names, room_bytes
+from gridx.services.worker.sandbox.labels import LABEL_KIND
 from gridx.services.worker.sandbox.runtimes import RuntimeImage
 from gridx.services.worker.sandbox.supervisor import DEFAULT_PATH, LOADER
-
-LABEL_WORKER: Final = "gridx.worker"
-"""The worker's identity. Only containers that carry one's own are ever touched."""
-LABEL_JOB: Final = "gridx.job"
-LABEL_ATTEMPT: Final = "gridx.attempt"
-LABEL_KIND: Final = "gridx.kind"
 
 GROUP: Final = 65534
 USER: Final = f"65534:{GROUP}"

@@ -15,10 +15,6 @@ from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.attach import AttachedChannel
 from gridx.services.worker.sandbox.container import (
     GROUP,
-    LABEL_ATTEMPT,
-    LABEL_JOB,
-    LABEL_KIND,
-    LABEL_WORKER,
     USERS,
     Limits,
     job_container,
@@ -28,6 +24,7 @@ from gridx.services.worker.sandbox.dialect import Dialect
 from gridx.services.worker.sandbox.dialogue import Line
 from gridx.services.worker.sandbox.engine import Engine, EngineAway
 from gridx.services.worker.sandbox.inspection import changed_limits
+from gridx.services.worker.sandbox.labels import LABEL_ATTEMPT, LABEL_JOB, LABEL_KIND, LABEL_WORKER
 from gridx.services.worker.sandbox.runtimes import RuntimeImage
 
 log = logging.getLogger("gridx.worker")

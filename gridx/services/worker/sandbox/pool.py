@@ -17,8 +17,9 @@ from typing import Any, Final
 from gridx.config import WorkerSettings
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox.base import RunRequest
-from gridx.services.worker.sandbox.container import LABEL_ATTEMPT, LABEL_JOB, Limits, limits_of
+from gridx.services.worker.sandbox.container import Limits, limits_of
 from gridx.services.worker.sandbox.engine import EngineAway
+from gridx.services.worker.sandbox.labels import LABEL_ATTEMPT, LABEL_JOB
 from gridx.services.worker.sandbox.place import Builder, Place, Slot
 from gridx.services.worker.sandbox.runtimes import RuntimeImage
 

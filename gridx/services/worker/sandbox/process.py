@@ -33,6 +33,7 @@ from gridx.services.worker.sandbox.base import (
     StartedHook,
 )
 from gridx.services.worker.sandbox.dialogue import Dialogue, Line, judge, outcome
+from gridx.services.worker.sandbox.languages import LANGUAGES, spoken
 from gridx.services.worker.sandbox.supervisor import (
     DEFAULT_PATH,
     LOADER,
@@ -113,6 +114,7 @@ class ProcessSandbox:
         self._live: set[str] = set()
         self._bwrap = ""
         self._warnings: tuple[str, ...] = ()
+        self._languages: list[str] = []
         self._why = why
 
     async def open(self) -> None:
@@ -122,6 +124,7 @@ class ProcessSandbox:
                 "On this system jobs can run in containers only, and no container engine is set up.",
                 "Install Docker Desktop, start it, and try again.",
             )
+        self._languages = spoken(lambda program: shutil.which(program, path=_path()) is not None)
         await asyncio.to_thread(self._root.mkdir, 0o700, parents=True, exist_ok=True)
         await self.sweep()
         trial = self._folder("trial")
@@ -147,7 +150,7 @@ class ProcessSandbox:
         return SandboxStatus(
             "process",
             isolated=False,
-            runtimes=(Runtime(name=RUNTIME_NAME, python=version, languages=["python"]),),
+            runtimes=(Runtime(name=RUNTIME_NAME, python=version, languages=self._languages),),
             warnings=self._warnings,
             details={"interpreter": sys.executable, "bubblewrap": self._bwrap or "no"},
         )
@@ -159,7 +162,7 @@ class ProcessSandbox:
     async def run(
         self, request: RunRequest, sink: OutputSink, started: StartedHook, cancel: asyncio.Event
     ) -> RunOutcome:
-        if request.runtime != RUNTIME_NAME or request.language != "python":
+        if request.runtime != RUNTIME_NAME or request.language not in self._languages:
             raise SandboxBroken(
                 f"This worker does not offer the runtime {request.runtime} for {request.language}."
             )
@@ -240,7 +243,11 @@ class ProcessSandbox:
                 "RLIMIT_CPU": request.timeout_s * max(cores, os.cpu_count() or 1) + 5,
                 "RLIMIT_FSIZE": MAX_FILE_BYTES,
                 "RLIMIT_NOFILE": MAX_FILES,
-                "RLIMIT_AS": (request.memory_mb << 20) * 2 + MEMORY_SPARE,
+                **(
+                    {}
+                    if LANGUAGES[request.language].sparse
+                    else {"RLIMIT_AS": (request.memory_mb << 20) * 2 + MEMORY_SPARE}
+                ),
             },
             nice=NICE,
             path=_path(),

@@ -1,7 +1,8 @@
 """The images that jobs may run in: resolved from the owner's list, declared by labels, built by our recipe.
 
 A runtime declares itself with the labels ``gridx.runtime`` (its name), ``gridx.python``, ``gridx.languages``
-and ``gridx.interpreter``. An image without them is taken when it tells its Python, as official ones do.
+and ``gridx.interpreter``. An image without them is taken when it tells its Python, as official ones do; what
+else it speaks is then looked for in it.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ import io
 import re
 import tarfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import docker.errors
+import msgspec
 
 from gridx import safetext
 from gridx.errors import ImageMissing, SandboxBroken
 from gridx.messages import Runtime
 from gridx.services.worker.sandbox.engine import Engine
+from gridx.services.worker.sandbox.look import languages_of
 
 DEFAULT_IMAGE: Final = "gridx-runtime:default"
+NODE_IMAGE: Final = "gridx-runtime:node"
 RECIPE: Final = Path(__file__).with_name("runtime")
-"""The folder with the Dockerfile of the default runtime."""
+RECIPES: Final = {DEFAULT_IMAGE: RECIPE, NODE_IMAGE: RECIPE / "node"}
+"""The folders with the Dockerfiles of the runtimes that we offer."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _PYTHON: Final = re.compile(r"3\.[0-9]{1,2}\Z")
@@ -42,6 +47,8 @@ class RuntimeImage:
     id: str
     interpreter: str
     environment: tuple[str, ...]
+    declared: bool = True
+    """Whether it says itself which languages it speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,15 @@ def read_image(image: str, found: dict[str, Any]) -> RuntimeImage | Unusable:
     languages = [word for word in labels.get("gridx.languages", "python").split(",") if word.isalnum()]
     id = str(found.get("Id") or "")
     runtime = Runtime(name=name, python=python, languages=languages[:32], image=image[:200], digest=id[:200])
-    return RuntimeImage(runtime, id, labels.get("gridx.interpreter") or "python3", environment)
+    interpreter = labels.get("gridx.interpreter") or "python3"
+    return RuntimeImage(runtime, id, interpreter, environment, "gridx.languages" in labels)
 
 
-async def list_runtimes(engine: Engine, images: Sequence[str]) -> Listed:
+async def list_runtimes(engine: Engine, images: Sequence[str], *, identity: str = "") -> Listed:
     """Look every image of the owner's list up in the engine; of two with one name the first is used.
+
+    Args:
+        identity: the worker's, on whose account containers are made.
 
     Raises:
         EngineAway: the engine does not answer.
@@ -110,6 +121,9 @@ async def list_runtimes(engine: Engine, images: Sequence[str]) -> Listed:
             other = usable[read.runtime.name].runtime.image
             unusable.append(Unusable(image, f"{other} has the same name, {read.runtime.name}", missing=False))
         else:
+            if not read.declared:
+                languages = await languages_of(engine, read.id, read.interpreter, identity)
+                read = replace(read, runtime=msgspec.structs.replace(read.runtime, languages=languages))
             usable[read.runtime.name] = read
     return Listed(tuple(usable.values()), tuple(unusable))
 
@@ -121,11 +135,11 @@ def image_missing(listed: Listed) -> ImageMissing:
     return ImageMissing(f"No image to run jobs in. {reasons or 'worker.runtimes is empty'}.", hint)
 
 
-def recipe() -> bytes:
+def recipe(tag: str = DEFAULT_IMAGE) -> bytes:
     """The Dockerfile and what it copies, as the archive that the engine builds from."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(RECIPE.iterdir()):
+        for path in sorted(RECIPES[tag].iterdir()):
             if path.is_file():
                 archive.add(path, arcname=path.name)
     return buffer.getvalue()
@@ -134,9 +148,10 @@ def recipe() -> bytes:
 async def build_runtime(
     engine: Engine, say: Callable[[str], Awaitable[None]], *, tag: str = DEFAULT_IMAGE
 ) -> RuntimeImage:
-    """Build the default runtime; takes minutes, and an image registry must be in reach.
+    """Build one of our runtimes; takes minutes, and an image registry must be in reach.
 
     Args:
+        tag: which one: one of ``RECIPES``.
         say: takes the engine's lines as they come, safe to print.
 
     Raises:
@@ -152,7 +167,12 @@ async def build_runtime(
         """The engine's error, or an empty text. In a thread of its own: a pull takes longer than any call."""
         try:
             for step in engine.client.build(
-                fileobj=io.BytesIO(recipe()), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+                fileobj=io.BytesIO(recipe(tag)),
+                custom_context=True,
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                decode=True,
             ):
                 if "error" in step:
                     return str(step["error"])
@@ -172,7 +192,8 @@ async def build_runtime(
     if error := await building:
         raise SandboxBroken(
             f"The runtime could not be built: {safetext.line(error, limit=400)}",
-            "Without an image registry, on Debian and Ubuntu and as root: scripts/build-runtime-image",
+            "Without an image registry, on Debian and Ubuntu and as root: scripts/build-runtime-image"
+            + (" node" if tag == NODE_IMAGE else ""),
         )
     read = read_image(tag, await engine.call(engine.client.inspect_image, tag))
     if isinstance(read, Unusable):

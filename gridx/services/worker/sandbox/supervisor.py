@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from gridx.messages.files import MAX_PATH, PATH_PATTERN
 from gridx.services.worker.sandbox.base import FLOOD_FACTOR, RunRequest
+from gridx.services.worker.sandbox.languages import LANGUAGES
 
 # The fixed command of every sandbox: reads programs from stdin one after the other. The last, which stays, is
 # the supervisor. So a runtime needs nothing but Python, no file is mounted, and the supervisor is always of
@@ -121,7 +122,8 @@ def encode_request(request: RunRequest, around: Surroundings) -> bytes:
     """One job, as the supervisor reads it; the bytes of its files follow."""
     header = json.dumps(
         {
-            "language": request.language,
+            "program": LANGUAGES[request.language].file,
+            "command": LANGUAGES[request.language].command,
             "args": list(request.args),
             "inputs": [
                 {"path": file.path, "size": file.size, "executable": file.executable}
