@@ -60,6 +60,10 @@ async def listing(grid: Client, as_json: bool) -> int:
         [_row(worker) for worker in fleet],
         right=("ID", "CORES FREE", "MEMORY FREE", "GPUS FREE", "JOBS"),
     )
+    for worker in fleet:
+        if worker.offer is not None and worker.offer.rules and worker.state != "offline":
+            rules = "; ".join(worker.offer.rules)
+            printing.out(printing.one_line(f"Worker {worker.id} ({worker.name}): {rules}"))
     for warning, ids in _warnings(fleet).items():
         printing.note(f"Worker{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}: {warning}")
     return EXIT_OK
@@ -96,7 +100,7 @@ def _row(worker: Worker) -> tuple[str, ...]:
         str(len(worker.jobs)),
         capacity[3],
         "" if seen is None else f"{printing.seconds(seen)} ago",
-        worker.state_reason or "; ".join(offer.rules if offer else ()),
+        worker.state_reason,
     )
 
 

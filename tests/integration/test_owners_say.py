@@ -58,6 +58,9 @@ def test_an_owner_takes_the_machine_back_and_the_job_begins_anew_elsewhere(proce
     assert fleet(grid)["desk"]["state_reason"] == "at the machine, by its owner"
     shown = grid.gridx("workers", "show", str(fleet(grid)["shelf"]["id"]), user="ann").stdout
     assert "jobs of its owner and of bob only" in shown
+    listed = grid.gridx("workers", user="ann").stdout
+    assert f"Worker {fleet(grid)['shelf']['id']} (shelf): jobs of its owner and of bob only" in listed
+    assert "paused" in listed and "at the machine, by its owner" in listed
 
     # The pause outlives the worker's process; a resume from the shell elsewhere ends it.
     assert desk.stop() == 0
