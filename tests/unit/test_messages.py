@@ -48,7 +48,7 @@ def bounded(kind, metas):
     if kind is str and pattern:
         return (
             st.from_regex(pattern)
-            .filter(lambda s: len(s) <= bound("max_length", default=1000))
+            .filter(lambda s: bound("min_length", default=0) <= len(s) <= bound("max_length", default=1000))
             .filter(encodable)
         )
     if kind is str:
