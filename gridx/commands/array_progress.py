@@ -9,7 +9,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from gridx.client_follow import Patience
 from gridx.commands import printing
 from gridx.errors import Unreachable
 from gridx.messages import ArrayProgress, Job
@@ -87,6 +86,8 @@ def bar(progress: ArrayProgress, text: str, width: int) -> str:
 
 async def follow(grid: Client, array_id: int, *, quiet: bool = False) -> Job:
     """Show how an array gets on until it has ended, over restarts of the coordinator."""
+    from gridx.client_follow import Patience  # here: --help need not load what speaks HTTP
+
     live = sys.stderr.isatty() and not quiet
     rate = Rate()
     told = ""
