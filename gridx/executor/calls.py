@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import threading
 import zlib
@@ -112,7 +112,11 @@ def pack(
     classes = call.classes | (function.classes if function else frozenset())
 
     def part(name: str, data: bytes) -> str | None:
-        packed = base64.b85encode(zlib.compress(data, 1)) if len(data) < 16 * INLINE_BYTES else b""
+        packed = (
+            binascii.b2a_base64(zlib.compress(data, 1), newline=False)
+            if len(data) < 16 * INLINE_BYTES
+            else b""
+        )
         if packed and len(packed) <= INLINE_BYTES:
             return packed.decode()
         parcels[f"{FOLDER}/{name}"] = keep(data)

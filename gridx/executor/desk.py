@@ -84,6 +84,7 @@ class Desk:
         self._me = ""
         self._reached = False
         self._open: set[Call] = set()
+        self._questions: set[object] = set()
         self._by_job: dict[int, Call] = {}
         self._ready: deque[Call] = deque()
         self._wake = asyncio.Event()
@@ -124,12 +125,27 @@ class Desk:
         self._stopping = True
         self._ends.set()
 
-    async def ask(self, question: Callable[[Client], Awaitable[T]]) -> T:
+    @property
+    def busy(self) -> bool:
+        """Whether calls or questions are open; one may have come when :meth:`run` was about to return."""
+        return bool(self._open or self._questions)
+
+    def expect(self) -> object:
+        """A question will come, in any thread: be there for it."""
+        ticket = object()
+        self._questions.add(ticket)
+        return ticket
+
+    async def answer(self, question: Callable[[Client], Awaitable[T]], ticket: object) -> T:
         """Put a question of the caller's to the grid."""
-        if self._grid is not None:
-            return await question(self._grid)
-        async with self._open_grid() as grid:
-            return await question(grid)
+        try:
+            if self._grid is not None:
+                return await question(self._grid)
+            async with self._open_grid() as grid:
+                return await question(grid)
+        finally:
+            self._questions.discard(ticket)
+            self._ends.set()
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -167,7 +183,7 @@ class Desk:
         """Return when nothing is open and nothing comes any more, or came for a while."""
         while True:
             self._ends.clear()
-            busy = bool(self._open or self._tasks)
+            busy = bool(self.busy or self._tasks)
             if not busy and self._stopping:
                 return
             try:

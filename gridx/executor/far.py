@@ -5,42 +5,55 @@ the call that are large are files in ``.gridx``; the result is the file ``out/gr
 that says what it is, then the pickle.
 """
 
-import base64
-import contextlib
+from __future__ import annotations
+
+import binascii
 import json
-import mmap
 import os
-import pickle
 import sys
-import traceback
 import zlib
-from collections.abc import Callable, Collection
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+try:
+    import cloudpickle as pickle
+except ImportError:
+    import pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import TracebackType
+    from typing import BinaryIO
 
 FOLDER = ".gridx"
 RESULT = os.path.join("out", "gridx-result")
 
 
-def part(name: str, inline: "str | None") -> bytes:
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def part(name: str, inline: str | None) -> bytes:
     """A part of the call: from the ticket, or from a file, which is not needed a second time."""
     if inline is not None:
-        return zlib.decompress(base64.b85decode(inline))
+        return zlib.decompress(binascii.a2b_base64(inline))
     path = os.path.join(FOLDER, name)
     with open(path, "rb") as file:
         data = file.read()
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    remove(path)
     return data
 
 
-def buffer(number: int) -> mmap.mmap:
+def buffer(number: int) -> Any:
     """Bytes of an array that travelled beside the pickle; the array may write to them."""
+    import mmap
+
     path = os.path.join(FOLDER, str(number))
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    remove(path)
     return data
 
 
@@ -53,20 +66,15 @@ def save(header: dict[str, str], write: Callable[[BinaryIO], object]) -> None:
             write(file)
         os.replace(RESULT + ".part", RESULT)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(RESULT + ".part")
+        remove(RESULT + ".part")
         raise
 
 
 def pickler(file: BinaryIO, sent: Collection[tuple[str, str]]) -> pickle.Pickler:
     """A pickler in which the caller's own classes are their names: the caller has them."""
-    try:
-        from cloudpickle import CloudPickler as Base
-    except ImportError:
-        from pickle import Pickler as Base
 
-    class Pickler(Base):  # type: ignore[misc]
-        def persistent_id(self, value: Any) -> "tuple[str, str] | None":
+    class Pickler(getattr(pickle, "CloudPickler", pickle.Pickler)):  # type: ignore[misc]
+        def persistent_id(self, value: Any) -> tuple[str, str] | None:
             if isinstance(value, type):
                 name = (value.__module__, value.__qualname__)
                 if name in sent:
@@ -77,6 +85,12 @@ def pickler(file: BinaryIO, sent: Collection[tuple[str, str]]) -> pickle.Pickler
     return made
 
 
+def text_with_trace(error: BaseException, trace: TracebackType | None) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
 def text_of(value: BaseException) -> str:
     try:
         return str(value)
@@ -85,10 +99,10 @@ def text_of(value: BaseException) -> str:
 
 
 def hand_in_error(
-    error: BaseException, trace: "TracebackType | None", sent: Collection[tuple[str, str]]
+    error: BaseException, trace: TracebackType | None, sent: Collection[tuple[str, str]]
 ) -> None:
     """Save an exception, as it is where it can be pickled, and as text in any case."""
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    text = text_with_trace(error, trace)
     kind = type(error)
     header = {
         "kind": "error",
@@ -123,7 +137,7 @@ def run(ticket: dict[str, Any]) -> None:
     try:
         save({"kind": "value"}, lambda file: pickler(file, sent).dump(value))
     except BaseException as error:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = text_with_trace(error, error.__traceback__)
         header = {
             "kind": "unpicklable",
             "type": f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins."),

@@ -101,15 +101,7 @@ def _by_value(installed: frozenset[str]) -> Iterator[None]:
     """Have one's own modules pickled by value, and nobody else's pickles changed afterwards."""
     with _turn:
         before = cloudpickle.list_registry_pickle_by_value()
-        mine = [
-            module
-            for name, module in list(sys.modules.items())
-            if isinstance(module, ModuleType)
-            and module.__name__ == name
-            and name not in before
-            and is_own(name, getattr(module, "__file__", None) or "")
-            and not any(name == other or name.startswith(f"{other}.") for other in installed)
-        ]
+        mine = [module for module in _own_modules(installed) if module.__name__ not in before]
         for module in mine:
             cloudpickle.register_pickle_by_value(module)
         try:
@@ -117,6 +109,26 @@ def _by_value(installed: frozenset[str]) -> Iterator[None]:
         finally:
             for module in mine:
                 cloudpickle.unregister_pickle_by_value(module)
+
+
+_latest: dict[frozenset[str], tuple[tuple[int, str], list[ModuleType]]] = {}
+
+
+def _own_modules(installed: frozenset[str]) -> list[ModuleType]:
+    """The modules that are loaded and the caller's own. The same list while none is loaded or dropped."""
+    state = (len(sys.modules), next(reversed(sys.modules)))
+    if installed in _latest and _latest[installed][0] == state:
+        return _latest[installed][1]
+    mine = [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType)
+        and module.__name__ == name
+        and is_own(name, getattr(module, "__file__", None) or "")
+        and not any(name == other or name.startswith(f"{other}.") for other in installed)
+    ]
+    _latest[installed] = (state, mine)
+    return mine
 
 
 @cache

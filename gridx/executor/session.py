@@ -75,7 +75,7 @@ class Session:
             raise RuntimeError("A future's callback cannot wait for the grid; ask in another thread.")
         with self._lock:
             loop, desk = self._running()
-            answer = asyncio.run_coroutine_threadsafe(_awaited(desk.ask(question)), loop)
+            answer = asyncio.run_coroutine_threadsafe(desk.answer(question, desk.expect()), loop)
         return answer.result(ASK_S)
 
     def shut(self, *, cancel: bool) -> None:
@@ -128,7 +128,7 @@ class Session:
             while True:
                 loop.run_until_complete(desk.run())
                 with self._lock:
-                    if not self._late:
+                    if not self._late and not desk.busy:
                         self._loop = self._desk = None
                         break
                 self._hand_over(desk)
@@ -150,10 +150,6 @@ class Session:
     def _closed(self, call: Call) -> None:
         with self._lock:
             self._open.pop(call.future, None)
-
-
-async def _awaited(answer: Awaitable[T]) -> T:
-    return await answer
 
 
 async def _settle(loop: asyncio.AbstractEventLoop) -> None:

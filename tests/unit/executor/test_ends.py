@@ -190,12 +190,11 @@ def test_a_refused_call_fails_with_what_the_grid_said(executor, pretended):
 
 
 def test_one_bad_call_does_not_fail_the_others(executor, pretended):
-    pretended.refusals.extend([Forbidden("No."), Forbidden("No.")])  # the four, then the first two
-    pretended.holding = True
+    pretended.away = True  # so that all four go together
     futures = [executor.submit(double, number) for number in range(4)]
-    pretended.refusals.append(Forbidden("No."))  # then the first
-    wait_for(lambda: futures[3].job_id, "the rest")
-    pretended.start()
+    # The four are refused, then the first two of them, then the first.
+    pretended.refusals.extend([Forbidden("No."), Forbidden("No."), Forbidden("No.")])
+    pretended.away = False
     assert isinstance(futures[0].exception(60), Forbidden)
     assert [future.result(60) for future in futures[1:]] == [2, 4, 6]
 
@@ -295,11 +294,12 @@ def test_the_connection_is_closed_when_nothing_comes_and_opened_again(executor, 
 
 
 def test_calls_that_come_together_go_together(executor, pretended):
-    pretended.holding = True
+    pretended.away = pretended.holding = True
     for number in range(200):
         executor.submit(double, number)
+    pretended.away = False
     wait_for(lambda: sum(pretended.batches) == 200, "all of them")
-    assert len(pretended.batches) < 50
+    assert len(pretended.batches) == 1
 
 
 def test_an_array_goes_once_however_many_calls_share_it(executor, pretended):
@@ -397,6 +397,13 @@ def test_output_is_passed_on_before_the_result_is_there(executor_of):
         (future, "stderr", b"err\n"),
         (future, "stdout", b"out\n"),
     ]
+
+
+def test_what_was_printed_is_read_also_after_the_shutdown(executor):
+    future = executor.submit(print, "later")
+    executor.shutdown()
+    assert future.output() == b"later\n"
+    assert future.job().state is JobState.SUCCEEDED
 
 
 def test_a_future_without_a_job_has_no_output(executor, pretended):
