@@ -17,7 +17,7 @@ import msgspec
 
 from gridx import privatefiles
 from gridx.config import WorkerSettings
-from gridx.messages import Pause
+from gridx.messages import Id, Pause
 from gridx.services.worker.conversation import Conversation
 from gridx.services.worker.owner import Allowed, Verdict, judge
 from gridx.services.worker.sightings import Sensors, Sightings
@@ -162,6 +162,6 @@ class Steering:
 def _read(path: Path) -> list[int]:
     """The attempts that were noted; none where there is no note, or one that is damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[int])
+        return msgspec.json.decode(path.read_bytes(), type=list[Id])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return []

@@ -17,6 +17,7 @@ from gridx.services.worker import agent as agent_module
 from gridx.services.worker.presence import Presence
 from gridx.services.worker.sandbox.base import RunOutcome
 from gridx.services.worker.sightings import Sensors
+from gridx.services.worker.steering import GIVEN_BACK_FILE
 
 MONDAY_NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 MONDAY_NIGHT = datetime(2026, 1, 5, 22, tzinfo=UTC)
@@ -261,6 +262,15 @@ async def test_what_a_stopping_worker_could_not_tell_is_told_at_the_next_start(g
     await join()
     await until(lambda: len(grid.hellos) == 3, "the worker to be back again")
     assert grid.hellos[2].released == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"[0]", b"[1, ", b'["a"]', b"\xff"])
+async def test_a_note_that_is_damaged_names_nothing(grid, join, settings, damage):
+    folder = settings().data_path
+    folder.mkdir(mode=0o700)
+    (folder / GIVEN_BACK_FILE).write_bytes(damage)
+    await join()
+    assert grid.hellos[0].released == []
 
 
 async def report_is_away(order) -> bool:
