@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import stat
 
@@ -203,6 +204,25 @@ async def test_the_other_port_of_a_coordinator_must_have_its_certificate(authori
     other = await trust.check(f"wss://127.0.0.1:{unused_port}", like="https://127.0.0.1:1")
     assert other.fingerprint.hex(":").upper() == shown.removeprefix("SHA256:")
     assert set(KnownCoordinators().all()) == {"127.0.0.1:1"}
+
+
+async def test_who_never_ends_a_handshake_is_cut_off_and_others_are_served(processes, home):
+    processes.coordinator(**AUTO)
+    port = int(place(processes.http_url).split(":")[1])
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)
+    begun = [await asyncio.open_connection("127.0.0.1", port) for _ in range(150)]
+    try:
+        for number, (_, writer) in enumerate(begun):
+            # Nothing, half a greeting, and HTTP without TLS.
+            writer.write((b"", hello, b"GET /health HTTP/1.1\r\n")[number % 3])
+        closing = asyncio.gather(*(reader.read() for reader, _ in begun), return_exceptions=True)
+        async with Client(processes.http_url) as grid:
+            while not closing.done():
+                assert (await grid.health()).status == "ok"
+                await asyncio.sleep(0.1)
+    finally:
+        for _, writer in begun:
+            writer.transport.abort()
 
 
 async def test_a_standalone_grid_knows_its_own_certificate(processes):
