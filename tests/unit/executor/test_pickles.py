@@ -244,7 +244,7 @@ class Calls:
         lambda: 1,
         sys,
     ],
-    ids=str,
+    ids=lambda value: getattr(getattr(value, "how", [value])[0], "__name__", type(value).__name__),
 )
 def test_nothing_else_comes_from_anybody(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
