@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gridx.messages import Ack, AttemptState, Cancel, JobState
+from gridx.messages import Ack, AttemptState, Cancel, JobState, Sending
 
 LEASE_S = 90.0
 
@@ -126,6 +126,26 @@ async def test_a_run_past_its_limit_is_called_off_and_then_lost(engine, ann):
         await engine.pass_time(10)
         worker.sample(attempt)
     assert (await engine.state(ann, stuck.id, JobState.LOST)).charge == 0
+
+
+async def test_a_worker_has_time_to_send_what_the_program_left_and_is_not_paid_for_it(engine, ann):
+    worker = await engine.worker(ann)
+    job, attempt = await running(engine, ann, worker, timeout_s=10)
+    worker.say(Sending(attempt_id=attempt))
+    for _ in range(30):
+        await engine.pass_time(20)
+        worker.sample(attempt)
+    assert worker.all(Cancel) == []
+    worker.finish(attempt, "succeeded", wall_ms=5000)
+    done = await engine.state(ann, job.id, JobState.SUCCEEDED)
+    assert 0 < done.charge < done.hold
+
+    endless, attempt = await running(engine, ann, worker, timeout_s=10, max_attempts=1)
+    worker.say(Sending(attempt_id=attempt))
+    for _ in range(200):
+        await engine.pass_time(20)
+        worker.sample(attempt)
+    assert (await engine.state(ann, endless.id, JobState.LOST)).charge == 0
 
 
 async def test_a_coordinator_that_stood_still_takes_no_attempt_away_for_it(engine, ann):
