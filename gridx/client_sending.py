@@ -17,12 +17,12 @@ from gridx.client_follow import Patience
 from gridx.client_wire import Wire
 from gridx.errors import Conflict, InvalidField, Unavailable, Unreachable
 from gridx.inputs import Found, no_room
-from gridx.messages import BlobState, InputFile, Limits
+from gridx.messages import BlobState, BlobStates, Digests, InputFile, Limits
 
 CHUNK_BYTES: Final = 8 << 20
 """What one request carries; so much is sent again at most when a connection breaks."""
 PIECE_BYTES: Final = 256 << 10
-AT_ONCE: Final = 4
+AT_ONCE: Final = 8
 """Files that are sent at the same time."""
 SPOOL_BYTES: Final = 8 << 20
 """A stream of unknown length is gathered in memory up to this, then in a temporary file."""
@@ -89,12 +89,8 @@ async def send_inputs(
     # What two paths share is sent once.
     first = {one.sha256: number for number, one in reversed(list(enumerate(hashed)))}
 
-    async def have(number: int) -> tuple[int, bool, int]:
-        async with places:
-            return number, *await _have(wire, hashed[number].sha256)
-
-    answers = await asyncio.gather(*(have(number) for number in sorted(first.values())))
-    missing = {number: offset for number, there, offset in answers if not there}
+    states = await _have_all(wire, list(first)) if first else []
+    missing = {first[one.sha256]: one.offset for one in states if not one.complete}
     wanted = [found[number] for number in missing]
     begun = sum(missing.values())
     if sum(hashed[number].size for number in missing) - begun > limits.quota_bytes - limits.used_bytes:
@@ -137,6 +133,17 @@ async def _have(wire: Wire, sha256: str) -> tuple[bool, int]:
             continue
         offset = headers.get("Gridx-Offset", "0")
         return there, int(offset) if offset.isdecimal() else 0
+
+
+async def _have_all(wire: Wire, digests: list[str]) -> list[BlobState]:
+    """The same of many files."""
+    patience = Patience()
+    while True:
+        try:
+            body = Digests(sha256=digests)
+            return (await wire.send("POST", "/blobs/have", BlobStates, body)).blobs
+        except Unreachable as error:
+            await patience.another_try(error)
 
 
 async def _send(

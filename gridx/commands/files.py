@@ -164,6 +164,8 @@ async def _usage(grid: Client, as_json: bool) -> int:
     if as_json:
         printing.as_json(usage)
         return EXIT_OK
+    limits = await grid.limits()
+    caps = limits.out_files
     used = usage.input_bytes + usage.output_bytes
     printing.fields(
         [
@@ -171,6 +173,11 @@ async def _usage(grid: Client, as_json: bool) -> int:
             ("from jobs", printing.size(usage.output_bytes)),
             ("together", f"{printing.size(used)} of {printing.size(usage.quota_bytes)}"),
             ("kept", f"{usage.keep_days} days after the last use, or the job's end"),
+            ("one file", f"at most {printing.size(limits.file_bytes)}"),
+            (
+                "one job",
+                f"takes {limits.inputs} files, gives back {printing.size(caps.total_bytes)} in {caps.files}",
+            ),
         ]
     )
     if usage.largest:

@@ -82,6 +82,18 @@ class BlobState(Wire, frozen=True):
     complete: bool
 
 
+class Digests(Wire, frozen=True):
+    """Files that are asked for."""
+
+    sha256: Annotated[list[Digest], Meta(max_length=MAX_INPUTS)]
+
+
+class BlobStates(Wire, frozen=True):
+    """How much of each file has come, in the order in which they were asked for."""
+
+    blobs: list[BlobState]
+
+
 class Freed(Wire, frozen=True):
     """What was deleted: files, and their bytes."""
 

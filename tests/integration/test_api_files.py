@@ -163,6 +163,24 @@ async def test_sizes_that_are_none_are_refused(ann, query):
     assert answer.status == 422
 
 
+async def test_of_many_files_is_told_at_once_how_much_has_come(ann, bob):
+    whole, part, others = os.urandom(100), os.urandom(200), os.urandom(300)
+    await put(ann, whole)
+    await put(ann, part[:50], sha256=digest(part), size=200)
+    await put(bob, others)
+    asked = [digest(others), digest(part), digest(whole), *(f"{number:064x}" for number in range(600))]
+    states = (await ann.post("/blobs/have", {"sha256": asked})).json["blobs"]
+    assert [one["sha256"] for one in states] == asked
+    assert [(one["offset"], one["complete"]) for one in states[:4]] == [
+        (0, False),
+        (50, False),
+        (100, True),
+        (0, False),
+    ]
+    assert (await ann.post("/blobs/have", {"sha256": ["x"]})).status == 422
+    assert (await ann.post("/blobs/have", {"sha256": asked * 4})).status == 422
+
+
 async def test_limits_are_told_beforehand(ann):
     limits = (await ann.get("/limits")).json
     assert limits["file_bytes"] == 1024 * MIB

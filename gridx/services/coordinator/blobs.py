@@ -140,9 +140,13 @@ class BlobFolder:
 
     def partial(self, name: str) -> Partial:
         """A file that comes in under a name, with what has come of it."""
-        found = Partial(self.root / PARTIAL / name)
+        found = self.new_partial(name)
         found.load()
         return found
+
+    def new_partial(self, name: str) -> Partial:
+        """A file of which nothing has come."""
+        return Partial(self.root / PARTIAL / name)
 
     def partials(self) -> dict[str, tuple[int, float]]:
         """Files that are coming in: bytes so far, and the wall time of the last."""

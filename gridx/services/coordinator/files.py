@@ -7,7 +7,7 @@ already is told to nobody who has not sent it himself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -108,6 +108,12 @@ class Files:
         """How much of a file the user has sent; of what others have sent nothing is said."""
         size = await self._store.upload(user.id, bytes.fromhex(digest))
         return await self.disk.state(_user(user), digest, size)
+
+    async def have_all(self, user: UserRecord, digests: Sequence[str]) -> list[BlobState]:
+        """The same for many files."""
+        sizes = await self._store.uploads(user.id, [bytes.fromhex(digest) for digest in digests])
+        wanted = [(digest, sizes.get(bytes.fromhex(digest))) for digest in digests]
+        return await self.disk.states(_user(user), wanted)
 
     async def take(self, user: UserRecord, coming: Incoming) -> BlobState:
         """Take a piece of a file from its user.

@@ -7,7 +7,7 @@ by a killed coordinator is a file without a row, which the next start removes.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -133,16 +133,10 @@ class FileStore:
             if digest in still
         ]
 
-    async def remove(self, digests: Iterable[bytes]) -> int:
+    async def remove(self, digests: Collection[bytes]) -> int:
         """Remove those of these files to which nothing refers; how many."""
-        by_lock: dict[int, list[bytes]] = {}
-        for digest in digests:
-            by_lock.setdefault(digest[0], []).append(digest)
-        removed = 0
-        for some in by_lock.values():
-            async with self.uploads.place(some[0].hex()):
-                removed += await self._forget(some)
-        return removed
+        async with self.uploads.places(digest.hex() for digest in digests):
+            return await self._forget(list(digests))
 
     async def _forget(self, digests: list[bytes]) -> int:
         gone = await self._store.forget_blobs(digests)
@@ -151,11 +145,24 @@ class FileStore:
 
     async def state(self, sender: Sender, digest: str, size: int | None) -> BlobState:
         """How much of a file has come; ``size`` is that of its row, where the sender has one."""
+        return (await self.states(sender, [(digest, size)]))[0]
+
+    async def states(self, sender: Sender, wanted: Sequence[tuple[str, int | None]]) -> list[BlobState]:
+        """The same for many files."""
+
+        def look() -> list[bool]:
+            return [size is not None and self._folder.has(digest, size) for digest, size in wanted]
+
         # A file that got lost is sent anew: its row is there, and the bytes get their place again.
-        if size is not None and await self.uploads.thread(lambda: self._folder.has(digest, size)):
-            return whole(digest, size)
-        offset = await self.uploads.offset(sender, digest)
-        return BlobState(sha256=digest, size=offset, offset=offset, complete=False)
+        there = await self.uploads.thread(look) if any(size is not None for _, size in wanted) else None
+        states = []
+        for number, (digest, size) in enumerate(wanted):
+            if size is not None and there is not None and there[number]:
+                states.append(whole(digest, size))
+            else:
+                offset = await self.uploads.offset(sender, digest)
+                states.append(BlobState(sha256=digest, size=offset, offset=offset, complete=False))
+        return states
 
     async def take(
         self,

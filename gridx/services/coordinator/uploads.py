@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 256 << 10
 """Gathered before a thread writes them; one upload holds two such pieces at most."""
 THREADS: Final = 4
+SPACE_MATTERS_BYTES: Final = 1 << 20
+"""For less the disk's room is not looked up."""
 STALLED_S: Final = 3.0
 """After so long without a byte a connection makes room for another one with the same file."""
 MAX_BEGUN: Final = 64
@@ -93,9 +96,14 @@ class Uploads:
                 reason="files_failed",
             ) from error
 
-    def place(self, digest: str) -> asyncio.Lock:
-        """Held while a file of this digest gets its place and its row, or loses them."""
-        return self._places[int(digest[:2], 16)]
+    @asynccontextmanager
+    async def places(self, digests: Iterable[str]) -> AsyncIterator[None]:
+        """Entered while files of these digests get their places and their rows, or lose them."""
+        async with AsyncExitStack() as held:
+            # In one order for all, so that no two wait for each other.
+            for number in sorted({int(digest[:2], 16) for digest in digests}):
+                await held.enter_async_context(self._places[number])
+            yield
 
     def load(self, name: str, user_id: int, size: int) -> None:
         """Know of a partial file that an earlier process left."""
@@ -158,7 +166,8 @@ class Uploads:
             reserved, coming.reserved = coming.reserved, size
             try:
                 await admit(self.reserved(sender.user_id, but=name))
-                await self.thread(lambda: self._folder.check_space(size - offset))
+                if size - offset >= SPACE_MATTERS_BYTES:
+                    await self.thread(lambda: self._folder.check_space(size - offset))
             except BaseException:
                 coming.reserved = reserved
                 raise
@@ -202,6 +211,8 @@ class Uploads:
                     "Finish some, or drop them: gridx files prune.",
                 )
             coming = self._coming[name] = _Coming(sender.user_id, 0, self._clock.monotonic())
+            # Of one that was not known at the start nothing lies on the disk.
+            coming.partial = self._folder.new_partial(name)
         coming.waiting += 1
         try:
             while True:
@@ -279,7 +290,7 @@ class Uploads:
                     field="sha256",
                 )
             )
-        async with self.place(digest):
+        async with self.places([digest]):
             await self.thread(lambda: partial.move(self._folder.path(digest)))
             del self._coming[name]
             await keep()

@@ -8,7 +8,18 @@ from aiohttp import web
 from msgspec import Meta
 
 from gridx import messages
-from gridx.messages import BlobState, Count, Digest, FileUsage, Freed, JobFiles, Limits, Wire
+from gridx.messages import (
+    BlobState,
+    BlobStates,
+    Count,
+    Digest,
+    Digests,
+    FileUsage,
+    Freed,
+    JobFiles,
+    Limits,
+    Wire,
+)
 from gridx.services.coordinator.api.bodies import body_pieces
 from gridx.services.coordinator.api.call import Call, Route, reply
 from gridx.services.coordinator.api.sending import send_file
@@ -47,6 +58,11 @@ async def usage(call: Call) -> web.Response:
 
 async def have(call: Call) -> web.Response:
     return _offset(await call.parts.files.have(call.caller.user, _digest(call)))
+
+
+async def have_all(call: Call) -> web.Response:
+    asked = await call.body(Digests)
+    return reply(BlobStates(blobs=await call.parts.files.have_all(call.caller.user, asked.sha256)))
 
 
 async def take(call: Call, query: PieceQuery) -> web.Response:
@@ -130,6 +146,12 @@ ROUTES = (
         *("HEAD", "/blobs/{sha256}", have),
         says="Whether one has uploaded a file, and how much of it has come.",
         headers=OFFSET,
+    ),
+    Route(
+        *("POST", "/blobs/have", have_all),
+        says="The same of many files.",
+        takes=Digests,
+        gives=BlobStates,
     ),
     Route(
         *("PUT", "/blobs/{sha256}", take, PieceQuery),

@@ -39,6 +39,11 @@ _TAKEN = Statement(
     lambda: FilesTaken.filter(user_id=0).values_list("inputs", "input_bytes", "outputs", "output_bytes")
 )
 _UPLOAD = Statement(lambda: Upload.filter(user_id=0, blob__digest=b"").values_list("blob__size"))
+_MANY: Final = 256
+"""Digests in one query."""
+_UPLOADS = Statement(
+    lambda: Upload.filter(user_id=0, blob__digest__in=[b""] * _MANY).values_list("blob__digest", "blob__size")
+)
 _USED = Statement(lambda: InputUse.filter(job_id__in=[0, 0], blob__digest=b"").values_list("blob__size"))
 _SENT = Statement(lambda: SentBlob.filter(attempt_id=0, blob__digest=b"").values_list("blob__size"))
 _SENT_ALL = Statement(lambda: SentBlob.filter(attempt_id=0).values_list("blob__digest", "blob__size"))
@@ -86,6 +91,16 @@ class Filing:
         """Bytes of a blob that the user has uploaded; None when he has not, whoever else has."""
         found = await self._reader.rows(_UPLOAD, bounded(user_id), digest)
         return found[0][0] if found else None
+
+    async def uploads(self, user_id: int, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """Which of these blobs the user has uploaded, with their bytes."""
+        found: dict[bytes, int] = {}
+        for at in range(0, len(digests), _MANY):
+            part = list(digests[at : at + _MANY])
+            part += [b""] * (_MANY - len(part))
+            rows = await self._reader.rows(_UPLOADS, bounded(user_id), *part)
+            found |= {row[0]: row[1] for row in rows}
+        return found
 
     async def input_size(self, job_id: int, array_id: int | None, digest: bytes) -> int | None:
         """Bytes of a blob that a job, or its array, was given; None when it was not."""
