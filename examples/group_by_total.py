@@ -9,9 +9,7 @@ from collections import Counter
 
 rows, shops, months = 0, Counter(), Counter()
 for line in sys.stdin:
-    told = json.loads(line)
-    # Each line is an element's output, or tells of it.
-    part = json.loads(told["output"]) if "output" in told else told
+    part = json.loads(line)
     rows += part["rows"]
     for shop, month, total in part["sums"]:
         shops[shop] += total

@@ -13,8 +13,8 @@ import gridx.joblib
 gridx.joblib.register(cpus=0.5, memory_mb=512, timeout_s=120)
 
 wines = load_wine()
-search = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 5, 15], "p": [1, 2]}, cv=3)
-with joblib.parallel_config("gridx", n_jobs=4):
+search = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 5]}, cv=2)
+with joblib.parallel_config("gridx", n_jobs=2):
     search.fit(wines.data, wines.target)
 
 print(

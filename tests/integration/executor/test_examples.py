@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.parametrize(
+    "ann", [pytest.param("containers", marks=pytest.mark.engine)], indirect=True, scope="module"
+)
 
 ROWS = 1_000_000
 
@@ -103,7 +106,7 @@ def test_functions_on_the_grid(here):
 def test_a_search_on_the_grid(here):
     pytest.importorskip("sklearn")
     pytest.importorskip("joblib")
-    assert re.fullmatch(r"best of 6: \{.*\}, accuracy 0\.\d+\n", here("search.py"))
+    assert re.fullmatch(r"best of 2: \{.*\}, accuracy 0\.\d+\n", here("search.py"))
 
 
 def test_what_a_job_sees(gridx):
@@ -116,6 +119,6 @@ def test_the_other_programs(gridx, name):
     assert gridx("run", f"examples/{name}", "--memory", "1G")
 
 
-def test_every_example_is_run_by_a_test_here(repository):
-    text = Path(__file__).read_text()
-    assert all(path.name in text for path in (repository / "examples").glob("*.py"))
+def test_every_example_is_run_by_a_test(ann, repository):
+    tests = "".join(path.read_text() for path in (repository / "tests" / "integration").rglob("test_*.py"))
+    assert [path.name for path in (repository / "examples").glob("*.*") if path.name not in tests] == []
