@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import stat
+from pathlib import Path
 
 import pytest
 
+import gridx
 from gridx.address import named, private, ws_url
 from gridx.errors import ConfigError, SetupError
 from gridx.known_coordinators import KnownCoordinators, digest, fingerprint, place, written
@@ -85,6 +88,18 @@ def test_an_address_without_a_scheme_stays_open_until_it_is_asked():
     assert ws_url("http://grid") == "ws://grid:8080/ws/worker"
     assert ws_url("https://grid:8081") == "wss://grid:8081/ws/worker"
     assert ws_url("https://grid:8081", 9) == "wss://grid:9/ws/worker"
+
+
+def test_no_request_is_made_without_saying_how_the_certificate_is_checked():
+    """Of the programs that speak to a coordinator. ``ssl=`` has no default that would do."""
+    found = 0
+    for path in Path(gridx.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            asks = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if asks and node.func.attr in ("request", "ws_connect") and len(node.args + node.keywords) > 2:
+                found += 1
+                assert "ssl" in {word.arg for word in node.keywords}, (path, node.lineno)
+    assert found >= 5
 
 
 @pytest.mark.parametrize(
