@@ -45,7 +45,7 @@ async def test_what_the_coordinator_refuses_is_shown_at_its_field(grid, until):
 
 
 async def test_a_file_is_opened_and_a_bad_one_says_why(grid, until, tmp_path):
-    good, bad = tmp_path / "good.py", tmp_path / "bad.py"
+    good, bad = tmp_path / "good.sh", tmp_path / "bad.py"
     good.write_text("print('from a file')\n")
     bad.write_bytes(b"\xff\xfe\x00")
     async with grid.dashboard() as (app, pilot):
@@ -61,6 +61,7 @@ async def test_a_file_is_opened_and_a_bad_one_says_why(grid, until, tmp_path):
         await until(lambda: app.screen is app.desk, "closed", 20)
         assert app.desk.submit.editor.text == "print('from a file')\n"
         assert app.desk.submit.field("name").value == "good"
+        assert app.desk.submit.spec().language == "bash"
         await pilot.press("ctrl+z")
         assert "A sample job" in app.desk.submit.editor.text
 

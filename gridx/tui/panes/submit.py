@@ -18,6 +18,7 @@ from textual.widgets import Button, Input, Static, TextArea
 from gridx import safetext
 from gridx.credits import format_credits
 from gridx.errors import GridError, InvalidField
+from gridx.languages import language_of
 from gridx.messages import MAX_CODE_BYTES, JobSpec, Quote
 from gridx.quantities import parse_cores, parse_count, parse_mebibytes, parse_seconds
 from gridx.tui import describe
@@ -176,6 +177,7 @@ class SubmitPane(Pane):
         self._quote_timer = self.set_timer(QUOTE_DELAY_S, self._quote)
 
     def _quote(self) -> None:
+        self._quote_timer = None
         if self._sending:
             return
         try:
@@ -304,9 +306,12 @@ class SubmitPane(Pane):
         except OSError as error:
             raise InvalidField(f"{name}: {error.strerror}.", "Name another file.", field="path") from None
         except UnicodeDecodeError:
-            raise InvalidField(f"{name} is not UTF-8 text.", "Name a Python file.", field="path") from None
+            raise InvalidField(f"{name} is not UTF-8 text.", "Name a program.", field="path") from None
         if len(data) > MAX_CODE_BYTES:
             raise InvalidField(f"{name} is longer than 1 MiB.", "Name a smaller file.", field="path")
+        from msgspec.structs import replace
+
+        self._base = replace(self._base, language=language_of(path.name))
         self.editor.put(text)
         self.field("name").value = safetext.line(path.stem)
         self.origin = safetext.line(path.name)

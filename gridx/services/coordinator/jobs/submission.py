@@ -45,10 +45,12 @@ def check(spec: JobSpec, user: UserRecord, languages: Collection[str], max_array
             "Let it read its data from elsewhere, or compute it.",
             field="code",
         )
+    node = spec.language == "javascript"
     if spec.language not in languages:
         raise InvalidField(
             "language: no worker of the fleet knows it.",
-            f"The fleet offers {', '.join(sorted(languages))}.",
+            f"The fleet offers {', '.join(sorted(languages))}."
+            + (" A worker's owner adds it with: gridx runtime build --node" if node else ""),
             field="language",
         )
     if spec.array is not None:
