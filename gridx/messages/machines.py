@@ -40,6 +40,8 @@ class GpuSample(Wire, frozen=True):
     memory_total_bytes: Count | None
     temperature_c: Annotated[float, Meta(ge=-100, le=1000)] | None
     power_w: Annotated[float, Meta(ge=0, le=100_000)] | None
+    power_limit_w: Annotated[float, Meta(ge=0, le=100_000)] | None = None
+    """What it may draw at most, as it is set now."""
 
 
 class MachineSample(Wire, frozen=True):

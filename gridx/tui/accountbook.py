@@ -19,10 +19,10 @@ PAGE: Final = 500
 MAX_ENTRIES: Final = 4000
 
 REASONS: Final = {
-    "hold": "the most it can cost, set aside",
-    "release": "set aside and not used",
-    "settle": "earned by running it",
-    "grant": "from the administrator",
+    "hold": "set aside",
+    "release": "given back",
+    "settle": "earned",
+    "grant": "granted",
     "transfer": "",
 }
 """What an entry without a note is for."""

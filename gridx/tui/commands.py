@@ -103,6 +103,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("jobs", "cancel", "c", "cancel", "Cancel", "Cancel the chosen job; asks first.", True),
     Command("jobs", "retry", "r", "retry", "Retry", "Submit an ended job anew, as it was."),
     Command("jobs", "edit", "e", "edit", "Edit", "Put the job into the editor, to change and submit it."),
+    Command("jobs", "unfold", "u", "unfold", "Unfold", "Show an array's elements, and the list again.", True),
     Command("jobs", "filter", "slash", "filter", "Filter", "Filter: words, state:, owner:, worker:.", True),
     Command("jobs", "sort", "s", "sort", "Sort", "Sort by the next column."),
     Command("jobs", "reverse", "S", "reverse", "Reverse", "Turn the order around."),
@@ -146,6 +147,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("job", "retry", "r", "retry", "Retry", "Submit it anew, as it was.", True),
     Command("job", "edit", "e", "edit", "Edit", "Put it into the editor, to change and submit it.", True),
     Command("job", "copy", "y", "copy", "Copy id", "Copy its id."),
+    Command("job", "files", "w", "files", "Files", "Show what it gave back, and save it.", True),
+    Command("job", "unfold", "u", "unfold", "Unfold", "Show the elements of the array."),
 )
 
 

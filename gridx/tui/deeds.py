@@ -42,13 +42,23 @@ def cancel(app: GridApp, job: Job) -> None:
 
 async def _cancel(app: GridApp, job: Job) -> None:
     consequence = (
-        f"It has not started. The {format_credits(job.hold)} credits held for it are given back."
+        _of_an_array(job)
+        if job.array is not None
+        else f"It has not started. The {format_credits(job.hold)} credits held for it are given back."
         if job.state is JobState.QUEUED
         else "It is killed at once. The time that it ran is paid for; what it has written so far stays."
     )
     if await app.ask(f"Cancel job {job.id}, {job_title(job)}?", consequence, "Cancel the job"):
         app.state.put_jobs([await app.client.cancel(job.id)])
         app.changed()
+
+
+def _of_an_array(job: Job) -> str:
+    assert job.array is not None
+    return (
+        f"{job.array.running} of its elements run and are killed at once; {job.array.queued} wait. "
+        f"What ran is paid for. {format_credits(job.hold)} credits are held now."
+    )
 
 
 def retry(app: GridApp, job: Job) -> None:
@@ -63,7 +73,12 @@ async def _retry(app: GridApp, job: Job) -> None:
     new = await app.client.retry(job.id)
     app.state.put_jobs([new])
     app.changed()
-    app.tell(f"Job {new.id} is job {job.id} again.")
+    array = job.array is not None
+    app.tell(
+        f"Job {new.id} is what did not succeed of job {job.id}."
+        if array
+        else f"Job {new.id} is job {job.id} again."
+    )
     app.desk.post_message(Submitted(new))
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from gridx import safetext
 from gridx.credits import format_credits
 from gridx.messages import Job, Microcredits
-from gridx.tui import figures
+from gridx.tui import arrays, figures
 
 
 def credits_short(amount: Microcredits) -> str:
@@ -21,8 +21,11 @@ def credits_short(amount: Microcredits) -> str:
 
 
 def job_title(job: Job) -> str:
-    """The job's name, or what stands for it."""
-    return safetext.line(job.name, limit=100) or f"job {job.id}"
+    """The job's name, or what stands for it; of an array with its count, of an element with its index."""
+    name = safetext.line(job.name, limit=100) or f"job {job.array_id or job.id}"
+    if job.array is not None:
+        return f"{arrays.counted(job.array)} {name}"
+    return name if job.array_index is None else f"[{job.array_index}] {name}"
 
 
 def job_age_s(job: Job, now: datetime) -> float:
@@ -51,6 +54,11 @@ def job_cost(job: Job) -> str:
 def job_note(job: Job) -> str:
     """Why it waits, how it ended, or nothing."""
     return safetext.line(job.reason, limit=300)
+
+
+def job_place(job: Job, width: int) -> str:
+    """Where it runs; of an array a bar of how far it is, in ``width`` cells."""
+    return safetext.line(job.worker_name) if job.array is None else arrays.bar(job.array, width)
 
 
 def job_asks(job: Job) -> str:

@@ -86,7 +86,7 @@ class Feed:
         self._state.put_jobs(page.jobs)
         self._state.put_workers(await self._client.workers())
         self._state.put_balance(await self._client.balance())
-        stale = [id_ for id_, job in self._state.jobs.items() if not job.state.ended]
+        stale = [id_ for id_, job in self._state.jobs.items() if not job.state.ended and job.array_id is None]
         read = {job.id for job in page.jobs}
         for id_ in [id_ for id_ in stale if id_ not in read][:PAGE]:
             with contextlib.suppress(GridError):  # gone, or not one's own any more

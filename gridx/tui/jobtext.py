@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from gridx import safetext
 from gridx.credits import format_credits
-from gridx.messages import Attempt, AttemptReceipt, Job, JobSpec, Receipt
-from gridx.tui import describe, figures
+from gridx.messages import Attempt, AttemptReceipt, Job, JobFiles, JobSpec, Receipt
+from gridx.tui import arrays, describe, figures
+from gridx.tui.cells import wrap_words
 from gridx.tui.look import ATTEMPT_LOOKS, JOB_LOOKS, Look
 
 Said = str | tuple[str, str]
 LABEL = 12
+MOMENT = 18
+"""Cells before what happened, in the timeline."""
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d | {18}")
+BAR = 30
+SHOWN = 8
+"""Files and jobs that are named; the others are counted."""
 
 
-def whole(job: Job, receipt: Receipt | None, now: datetime) -> Content:
-    """Everything there is to say about a job besides its program."""
+def whole(
+    job: Job, receipt: Receipt | None, now: datetime, files: JobFiles | None = None, width: int = 80
+) -> Content:
+    """Everything there is to say about a job besides its program, in lines of at most ``width`` cells."""
     parts: list[Said] = []
     parts += _facts(job, now)
     parts += _timeline(job, now)
+    if files is not None:
+        parts += _files(files)
     if receipt is not None:
         parts += _receipt(receipt)
-    return Content.assemble(*parts)
+    return _hanging(Content.assemble(*parts), width)
+
+
+def _hanging(text: Content, width: int) -> Content:
+    """The text with its long lines broken between words, and what follows a break below the value."""
+    lines: list[Content] = []
+    for line in text.split("\n", allow_blank=True):
+        indent = MOMENT if _CLOCK.match(line.plain) else LABEL
+        if cell_len(line.plain) <= width or width <= indent + 10:
+            lines.append(line)
+            continue
+        head, rest = line[:indent], line[indent:]
+        pieces = wrap_words(rest.plain, width - indent)
+        lines += [
+            Content.assemble(head if n == 0 else " " * indent, rest[start:end].rstrip())
+            for n, (start, end) in enumerate(pieces)
+        ]
+    return Content("\n").join(lines)
 
 
 def _row(label: str, *value: Said) -> list[Said]:
@@ -40,21 +70,24 @@ def _state(look: Look) -> tuple[str, str]:
 
 
 def _facts(job: Job, now: datetime) -> list[Said]:
-    parts: list[Said] = []
+    parts: list[Said] = _array(job, now)
     parts += _row("asked for", describe.job_asks(job))
     spec = job.spec if isinstance(job.spec, JobSpec) else None
     if spec is not None and spec.args:
         parts += _row("arguments", safetext.line(" ".join(spec.args), limit=200))
     if spec is not None and spec.env:
         parts += _row("environment", safetext.line(" ".join(sorted(spec.env)), limit=200))
+    if spec is not None:
+        parts += _given(spec)
     python = f"Python {job.python}" if job.python else "any Python"
     parts += _row("runtime", safetext.line(f"{job.runtime or 'any'}, {python}"))
     parts += _row("priority", f"{job.priority}, at most {job.max_attempts} attempts")
+    parts += _tries(job)
     if job.retry_of:
         parts += _row("retry of", f"job {job.retry_of}")
-    parts += _row(
-        "output", f"stdout {figures.size(job.stdout_bytes)}, stderr {figures.size(job.stderr_bytes)}"
-    )
+    if job.array is None:
+        out, err = figures.size(job.stdout_bytes), figures.size(job.stderr_bytes)
+        parts += _row("output", f"stdout {out}, stderr {err}")
     if job.peak_memory_bytes is not None:
         parts += _row("peak memory", figures.size(job.peak_memory_bytes))
     if (run := describe.job_run(job, now)) != "":
@@ -65,6 +98,72 @@ def _facts(job: Job, now: datetime) -> list[Said]:
         parts += _row("signal", str(job.signal))
     if note := describe.job_note(job):
         parts += _row("ended" if job.state.ended else "because", note)
+    return parts
+
+
+def _array(job: Job, now: datetime) -> list[Said]:
+    """How far an array is, and what it was allowed; or of which array the job is an element."""
+    if job.array_id is not None:
+        return _row("element", f"{job.array_index} of array {job.array_id}")
+    progress = job.array
+    if progress is None:
+        return []
+    parts = _row("elements", (arrays.bar(progress, BAR), "$primary"), f" of {progress.count:,}")
+    parts += _row("", arrays.parts(progress))
+    if pace := arrays.pace(job, now):
+        parts += _row("pace", pace)
+    if progress.max_fails is not None:
+        parts += _row("stops", f"with more than {progress.max_fails} failures")
+    if progress.max_credits is not None:
+        parts += _row("budget", f"{format_credits(progress.max_credits)} credits for all of it")
+    return parts
+
+
+def _given(spec: JobSpec) -> list[Said]:
+    """Its input files, what comes back, and what has to end before it."""
+    parts: list[Said] = []
+    if spec.inputs:
+        total = figures.size(sum(file.size for file in spec.inputs))
+        parts += _row("inputs", f"{len(spec.inputs)} files, {total}")
+        for file in spec.inputs[:SHOWN]:
+            parts += _row("", f"{safetext.line(file.path, limit=100)}  {figures.size(file.size)}")
+        if len(spec.inputs) > SHOWN:
+            parts += _row("", f"and {len(spec.inputs) - SHOWN} more")
+    if spec.outputs != ["*"]:
+        parts += _row("gives back", safetext.line(", ".join(spec.outputs), limit=200) or "nothing")
+    for after in spec.after[:SHOWN]:
+        how = "has succeeded" if after.when == "success" else "has ended"
+        parts += _row("starts when", f"job {after.job_id} {how}")
+    if len(spec.after) > SHOWN:
+        parts += _row("", f"and {len(spec.after) - SHOWN} more")
+    return parts
+
+
+def _tries(job: Job) -> list[Said]:
+    """How often its own failures are tried again."""
+    if not job.retries:
+        return []
+    said = f"{job.failures} of {job.retries} used"
+    if job.not_before is not None and not job.state.ended:
+        said += f", the next not before {job.not_before.astimezone():%H:%M:%S}"
+    return _row("retries", said)
+
+
+def _files(files: JobFiles) -> list[Said]:
+    """What it gave back, and what it left behind and why."""
+    if not files.files and not files.left:
+        return []
+    parts = _heading("Files")
+    for file in files.files[:SHOWN]:
+        parts += [f"{figures.size(file.size):>9}  {safetext.line(file.path, limit=200)}\n"]
+    if len(files.files) > SHOWN:
+        parts += [f"{'':>9}  and {len(files.files) - SHOWN} more\n"]
+    for left in files.left[:SHOWN]:
+        parts += [(f"{'left':>9}  {safetext.line(left.path)}: {safetext.line(left.why)}\n", "$warning")]
+    if files.expires_at is not None and files.files:
+        parts += [
+            (f"{'':>9}  kept until {files.expires_at.astimezone():%Y-%m-%d %H:%M}\n", "$foreground 62%")
+        ]
     return parts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gridx.clock import Clock
 from gridx.messages import Worker
@@ -14,10 +14,17 @@ PERIOD_S: Final = 2.0
 
 
 class LocalMachine:
-    """Samples this machine until it is cancelled; a hung driver makes the sample stale and nothing else."""
+    """Samples this machine until it is cancelled; a hung driver makes the sample stale and nothing else.
 
-    def __init__(self, disk: Path, clock: Clock) -> None:
+    Args:
+        disk: a path on the disk that is shown.
+        clock: for the age of the sample.
+        nvml: stands for the module ``pynvml``.
+    """
+
+    def __init__(self, disk: Path, clock: Clock, nvml: Any = None) -> None:
         self._disk = disk
+        self._nvml = nvml
         self._clock = clock
         self.problem = ""
         self.machine = Machine(
@@ -30,7 +37,7 @@ class LocalMachine:
 
         from gridx.services.monitor import Monitor
 
-        monitor = Monitor(self._disk)
+        monitor = Monitor(self._disk, nvml=self._nvml)
         try:
             while True:
                 sample = await monitor.sample()

@@ -6,6 +6,7 @@ so a dashboard that is left open for weeks does not grow.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,19 +31,49 @@ MAX_WORKERS: Final = 2000
 MAX_OUTPUT_EVENTS: Final = 4000
 HISTORY: Final = 240
 """Samples of a machine that are kept for its graphs."""
+GPU_HISTORY: Final = 120
+MAX_GPU_HISTORIES: Final = 16
+"""GPUs of one machine whose past is kept."""
 STALE_S: Final = 6.0
 """A sample older than this is called stale; workers send one every two seconds."""
 
 
+class Trace:
+    """The newest values of one metric, in four bytes each; what the card does not tell is 0."""
+
+    def __init__(self) -> None:
+        self.values = array("f")
+
+    def append(self, value: float | None) -> None:
+        """Add the newest, and let the oldest go where there are enough."""
+        self.values.append(value or 0.0)
+        if len(self.values) > GPU_HISTORY:
+            del self.values[0]
+
+
+@dataclass(slots=True)
+class GpuHistory:
+    """The newest samples of one GPU."""
+
+    load: Trace = field(default_factory=Trace)
+    memory: Trace = field(default_factory=Trace)
+    celsius: Trace = field(default_factory=Trace)
+    watts: Trace = field(default_factory=Trace)
+
+
 @dataclass(slots=True)
 class History:
-    """The newest samples of one machine, as fractions of what it has."""
+    """The newest samples of one machine: processor, memory and GPUs as fractions, rates in bytes a second."""
 
     cpu: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     memory: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     gpu: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     receive: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     send: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    disk_read: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    disk_write: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    gpus: dict[str, GpuHistory] = field(default_factory=dict)
+    """By the cards' UUIDs."""
 
 
 @dataclass(slots=True)
@@ -156,7 +187,8 @@ class GridState:
                 continue
             self.jobs[job.id] = job
             self._changes.jobs.add(job.id)
-            mine = self.user is not None and job.owner == self.user.username
+            # Of an array its own end is told, and not that of each element.
+            mine = self.user is not None and job.owner == self.user.username and job.array_id is None
             if mine and job.state.ended and old is not None and not old.state.ended:
                 self._changes.ended.append(job)
         if len(self.jobs) > MAX_JOBS:
@@ -223,3 +255,16 @@ def remember(history: History, worker: Worker) -> None:
     history.gpu.append(sum(busy) / len(busy) / 100 if busy else 0.0)
     history.receive.append(sample.net_rx_bps)
     history.send.append(sample.net_tx_bps)
+    history.disk_read.append(sample.disk_read_bps)
+    history.disk_write.append(sample.disk_write_bps)
+    if len(sample.gpus) > len(history.gpus) or history.gpus.keys() - {gpu.uuid for gpu in sample.gpus}:
+        kept = [gpu.uuid for gpu in sample.gpus[:MAX_GPU_HISTORIES]]
+        history.gpus = {uuid: history.gpus.get(uuid) or GpuHistory() for uuid in kept}
+    for gpu in sample.gpus:
+        past = history.gpus.get(gpu.uuid)
+        if past is not None:
+            total = gpu.memory_total_bytes or 0
+            past.load.append((gpu.utilisation_percent or 0) / 100)
+            past.memory.append((gpu.memory_used_bytes or 0) / total if total else 0)
+            past.celsius.append(gpu.temperature_c)
+            past.watts.append(gpu.power_w)

@@ -18,21 +18,27 @@ from gridx.client import Client
 from gridx.config import DashboardSettings, Settings
 from gridx.errors import NotFound
 from gridx.messages import (
+    ArrayProgress,
     Attempt,
     AttemptReceipt,
     AttemptState,
     AuditReport,
     Balance,
+    Dependency,
     Entry,
     EntryPage,
     Gpu,
     GpuSample,
+    InputFile,
     Job,
+    JobFiles,
     JobPage,
     JobSpec,
     JobState,
+    LeftFile,
     MachineSample,
     Offer,
+    OutputFile,
     PriceLine,
     Quote,
     Receipt,
@@ -118,6 +124,18 @@ def ran(ago_s: float, took_s: float, charge: int, worker: str = "lab-east", **mo
 
 JOBS = (
     job(
+        413,
+        "sweep of rates",
+        JobState.RUNNING,
+        130,
+        started_at=NOW - timedelta(seconds=124),
+        hold=3_541_680,
+        charge=61_400,
+        array=ArrayProgress(
+            count=100, queued=40, running=6, succeeded=51, failed=3, cancelled=0, max_fails=10
+        ),
+    ),
+    job(
         412,
         "training, third try",
         JobState.RUNNING,
@@ -128,6 +146,7 @@ JOBS = (
         timeout_s=7200,
         hold=12_416_667,
         attempt=2,
+        retries=2,
         worker_id=2,
         worker_name="gpu-box",
         started_at=NOW - timedelta(seconds=23.4),
@@ -205,7 +224,7 @@ JOBS = (
         JobState.CANCELLED,
         90000,
         ended_at=NOW - timedelta(seconds=89000),
-        reason="cancelled by its owner",
+        reason="cancelled by ann",
     ),
     *(
         job(n, f"nightly {n:03}", JobState.SUCCEEDED, 90000 + 60 * (401 - n), **ran(90000, 12.5, 3_700))
@@ -213,13 +232,30 @@ JOBS = (
     ),
 )
 
+STATES = [JobState.SUCCEEDED] * 51 + [JobState.FAILED] * 3 + [JobState.RUNNING] * 6 + [JobState.QUEUED] * 40
+ELEMENTS = [
+    job(
+        414 + n,
+        "sweep of rates",
+        state,
+        130,
+        array_id=413,
+        array_index=n,
+        **(ran(120 - n, 9.5, 1_204, exit_code=int(state is JobState.FAILED)) if state.ended else {}),
+    )
+    for n, state in enumerate(STATES)
+]
+
 FULL = replace(
-    JOBS[0],
+    JOBS[1],
     spec=JobSpec(
         code=TRAINING,
         name="training, third try",
         args=["--rate", "0.05"],
         env={"SEED": "7"},
+        inputs=[InputFile("data/points.csv", "a" * 64, 120_400), InputFile("rates.json", "b" * 64, 310)],
+        after=[Dependency(405, "end")],
+        retries=2,
         cpus=4.0,
         gpus=1,
         memory_mb=16384,
@@ -301,7 +337,14 @@ def sample(cpu: list[float], used: int, total: int, *gpus: GpuSample) -> Machine
 
 
 H100 = GpuSample(
-    "GPU-7d5c1c9e-6c0b-11ef-a8b1-0242ac120002", "NVIDIA H100 80GB HBM3", 93.0, 61 * GIB, 80 * GIB, 64.0, 612.0
+    "GPU-7d5c1c9e-6c0b-11ef-a8b1-0242ac120002",
+    "NVIDIA H100 80GB HBM3",
+    93.0,
+    61 * GIB,
+    80 * GIB,
+    64.0,
+    612.0,
+    700.0,
 )
 A100 = GpuSample(
     "GPU-1f0a6e7c-0b11-4d6e-9a51-0242ac120003",
@@ -311,6 +354,7 @@ A100 = GpuSample(
     40 * GIB,
     38.0,
     88.0,
+    400.0,
 )
 LAB = sample([12.0, 88.0, 45.0, 3.0, 71.0, 96.0, 20.0, 33.0], 11 * GIB, 32 * GIB)
 BOX = sample(
@@ -429,7 +473,7 @@ class Scene(Client):
         return JobPage(jobs=found, next=found[-1].id if len(found) == limit else None)
 
     async def job(self, job_id: int) -> Job:
-        found = FULL if job_id == FULL.id else self.known.get(job_id)
+        found = FULL if job_id == FULL.id else self.known.get(job_id) or self._element(job_id)
         if found is None:
             raise NotFound("There is no such job.", "")
         if found.spec:
@@ -438,6 +482,27 @@ class Scene(Client):
 
     async def receipt(self, job_id: int) -> Receipt:
         return replace(RECEIPT, job_id=job_id)
+
+    async def files(self, job_id: int, *, attempt: int | None = None) -> JobFiles:
+        if job_id != RECEIPT.job_id:
+            return JobFiles(job_id, 1, [], [])
+        return JobFiles(
+            job_id,
+            1,
+            [
+                OutputFile("counts.csv", "c" * 64, 18_204),
+                OutputFile("figures/histogram.png", "d" * 64, 411_339),
+                OutputFile("model.bin", "e" * 64, 96 << 20),
+            ],
+            [LeftFile("cache", "a link is no regular file")],
+            NOW + timedelta(days=14),
+        )
+
+    async def elements(self, array_id: int, *, after: int | None = None, **_: Any) -> JobPage:
+        return JobPage(jobs=list(ELEMENTS))
+
+    def _element(self, job_id: int) -> Job | None:
+        return next((element for element in ELEMENTS if element.id == job_id), None)
 
     async def workers(self) -> list[Worker]:
         return list(WORKERS)

@@ -46,8 +46,11 @@ def test_each_gpu_has_load_memory_temperature_and_power_as_far_as_it_tells():
         GpuSample("GPU-2", "Old [b]card", None, None, None, None, None),
     ]
     text = plain(draw(replace(SAMPLE, gpus=gpus), History(), 70))
-    assert "H100 · 61 °C · 412 W" in text and "75%" in text and "10.0 GiB of 80.0 GiB" in text
-    assert "Old [b]card" in text
+    assert "H100" in text and "75%" in text and "10.0 GiB of 80.0 GiB" in text
+    assert "61 °C" in text and "412 W" in text
+    assert "Old [b]card tells nothing of itself" in " ".join(text.split())
+    text = plain(draw(replace(SAMPLE, gpus=gpus), History(), 70, room=12))
+    assert "H100 · 61 °C · 412 W" in text
 
 
 async def test_the_monitor_shows_this_machine_and_every_worker(grid, until):

@@ -35,6 +35,10 @@ async def test_signing_in_says_what_went_wrong_and_goes_on(grid, until):
         await until(lambda: "Nothing answers" in picture(app), "out of reach", 20)
         screen._field("url").value = grid.coordinator.http_url
         await pilot.press("f6")
+        await until(lambda: "once more" in picture(app), "the password again", 20)
+        await pilot.press(*"correct house", "enter")
+        await until(lambda: "are not the same" in picture(app), "another one", 20)
+        await pilot.press(*"correct horse", "enter")
         await until(lambda: app.screen is app.desk and app.state.link.connected, "signed in", 20)
         await shown(app, until, "carol")
         assert saved and saved[0][0] == grid.coordinator.http_url
@@ -46,7 +50,7 @@ async def test_a_name_that_is_taken_is_said(grid, until):
         await until(lambda: isinstance(app.screen, SignInScreen), "the sign-in", 20)
         app.screen._field("user").value = "ann"
         app.screen._field("password").value = "correct horse"
-        await pilot.press("f6")
+        await pilot.press("f6", *"correct horse", "f6")
         await until(lambda: "There is a user ann already" in picture(app), "taken", 20)
 
 

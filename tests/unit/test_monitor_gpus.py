@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -11,76 +10,7 @@ import pytest
 from gridx.messages import Gpu, GpuSample
 from gridx.services.monitor import Gpus, Monitor
 from gridx.services.monitor.gpus import RETRY_S
-
-H100 = {
-    "uuid": "GPU-7d5c1c9e-6c0b-11ef-a8b1-0242ac120002",
-    "name": "NVIDIA H100 80GB HBM3",
-    "memory": (85_520_809_984, 1_234_567_168),
-    "utilisation": 37,
-    "temperature": 41,
-    "power": 123_456,
-}
-
-
-class RecordedNvml:
-    """What ``pynvml`` answers for the given cards. A value that is an exception is raised."""
-
-    def __init__(self, *cards: dict[str, object]) -> None:
-        self.cards = list(cards)
-        self.inits = self.shutdowns = 0
-        self.init_error: Exception | None = None
-        self.dead: Exception | None = None
-        self.hang: threading.Event | None = None
-
-    def __getattr__(self, name: str):
-        if name.startswith(("NVMLError", "NVML_")):
-            return getattr(pynvml, name)
-        raise AttributeError(name)
-
-    def _tell(self, value):
-        if self.hang is not None:
-            self.hang.wait()
-        if self.dead is not None:
-            raise self.dead
-        if isinstance(value, Exception):
-            raise value
-        return value
-
-    def nvmlInit(self):
-        self.inits += 1
-        if self.init_error is not None:
-            raise self.init_error
-
-    def nvmlShutdown(self):
-        self.shutdowns += 1
-
-    def nvmlDeviceGetCount(self):
-        return self._tell(len(self.cards))
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        card = self.cards[index]
-        self._tell(card.get("handle"))
-        return card
-
-    def nvmlDeviceGetUUID(self, card):
-        return self._tell(card["uuid"])
-
-    def nvmlDeviceGetName(self, card):
-        return self._tell(card["name"])
-
-    def nvmlDeviceGetMemoryInfo(self, card):
-        memory = self._tell(card["memory"])
-        return SimpleNamespace(total=memory[0], used=memory[1])
-
-    def nvmlDeviceGetUtilizationRates(self, card):
-        return SimpleNamespace(gpu=self._tell(card["utilisation"]), memory=0)
-
-    def nvmlDeviceGetTemperature(self, card, sensor):
-        assert sensor == pynvml.NVML_TEMPERATURE_GPU
-        return self._tell(card["temperature"])
-
-    def nvmlDeviceGetPowerUsage(self, card):
-        return self._tell(card["power"])
+from tests.kit.nvml import A100, GEFORCE, H100, MIG, RecordedNvml, error
 
 
 class Turned:
@@ -88,10 +18,6 @@ class Turned:
 
     def __call__(self) -> float:
         return self.now
-
-
-def error(code: int) -> Exception:
-    return pynvml.NVMLError(code)
 
 
 def test_a_card_is_read_with_its_units():
@@ -106,6 +32,7 @@ def test_a_card_is_read_with_its_units():
             memory_total_bytes=85_520_809_984,
             temperature_c=41.0,
             power_w=123.456,
+            power_limit_w=700.0,
         ),
     )
 
@@ -117,13 +44,20 @@ def test_a_card_is_read_with_its_units():
         ("temperature", "temperature_c"),
         ("power", "power_w"),
         ("memory", "memory_used_bytes"),
+        ("power_limit", "power_limit_w"),
     ],
 )
 def test_a_metric_that_a_card_lacks_is_none_and_the_others_are_there(recorded, metric):
     card = H100 | {recorded: error(pynvml.NVML_ERROR_NOT_SUPPORTED)}
     [sample] = Gpus(RecordedNvml(card)).read().samples
     assert getattr(sample, metric) is None
-    others = {"utilisation_percent", "temperature_c", "power_w", "memory_used_bytes"} - {metric}
+    others = {
+        "utilisation_percent",
+        "temperature_c",
+        "power_w",
+        "memory_used_bytes",
+        "power_limit_w",
+    } - {metric}
     assert all(getattr(sample, other) is not None for other in others)
 
 
@@ -131,6 +65,20 @@ def test_a_metric_that_a_card_lacks_is_none_and_the_others_are_there(recorded, m
 def test_a_number_that_is_none_is_not_told(value):
     [sample] = Gpus(RecordedNvml(H100 | {"utilisation": value})).read().samples
     assert sample.utilisation_percent is None
+
+
+def test_cards_of_several_kinds_are_read_side_by_side():
+    samples = Gpus(RecordedNvml(H100, A100, GEFORCE, MIG)).read().samples
+    told = [
+        (s.utilisation_percent, s.temperature_c, s.power_w, s.power_limit_w, s.memory_total_bytes is not None)
+        for s in samples
+    ]
+    assert told == [
+        (37.0, 41.0, 123.456, 700.0, True),
+        (98.0, 63.0, 391.73, 400.0, True),
+        (None, 52.0, None, None, True),
+        (None, 33.0, 36.702, 250.0, True),
+    ]
 
 
 def test_old_drivers_speak_bytes_and_bad_names_are_made_safe():

@@ -122,6 +122,7 @@ class Gpus:
         percent = self._ask(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
         celsius = self._ask(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)))
         watts = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000)
+        limit = self._ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
         return Gpu(uuid=uuid, name=name, memory_mb=(total or 0) >> 20), GpuSample(
             uuid=uuid,
             name=name,
@@ -130,6 +131,7 @@ class Gpus:
             memory_total_bytes=total,
             temperature_c=_within(celsius, -100, 1000),
             power_w=_within(watts, 0, 100_000),
+            power_limit_w=_within(limit, 0, 100_000),
         )
 
     def _ask(self, question: Callable[[], T]) -> T | None:

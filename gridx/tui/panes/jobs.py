@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, Final
 
 from textual import on
@@ -16,28 +16,33 @@ from textual.widgets import Input
 from gridx import safetext
 from gridx.errors import GridError
 from gridx.messages import Job, JobState
-from gridx.tui import deeds, describe, figures
+from gridx.tui import arrays, deeds, describe, figures
 from gridx.tui.commands import bindings
 from gridx.tui.feed import PAGE
 from gridx.tui.filters import JobFilter, parse_filter
 from gridx.tui.look import JOB_LOOKS
 from gridx.tui.messages import JobChosen, JobOpened
+from gridx.tui.panes.elements import Elements
 from gridx.tui.panes.pane import Finder, Pane
 from gridx.tui.state import Changes
 from gridx.tui.widgets.note import Note
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
+PLACE: Final = 12
+"""Cells of the column that tells the worker, or how far an array is."""
 COLUMNS: Final = (
     Column("state", "state", 15),
     Column("id", "id", 6, right=True),
     Column("name", "name", 12, stretch=True),
     Column("owner", "owner", 10, rank=5),
-    Column("worker", "worker", 12, rank=3),
+    Column("worker", "worker", PLACE, rank=3),
     Column("age", "age", 5, rank=4, right=True),
     Column("run", "run", 7, rank=1, right=True),
     Column("cost", "cost", 9, rank=2, right=True),
     Column("note", "why", 28, rank=6, stretch=True),
 )
+WITH_OWNERS: Final = tuple(replace(column, rank=1) if column.key == "owner" else column for column in COLUMNS)
+"""For a coordinator, where the jobs are of many."""
 _ORDER: Final = {state: n for n, state in enumerate(JobState)}
 _SORTS: Final[dict[str, Callable[[Job], Any]]] = {
     "id": lambda job: job.id,
@@ -76,6 +81,7 @@ class JobsPane(Pane):
         self._newer: list[int | None] = []
         self._search: Timer | None = None
         self._wanted: int | None = None
+        self.elements = Elements(self, self._elements_read)
         self.table = GridTable(COLUMNS, self._cells)
         self.finder = Finder("filter", "words  state:running  owner:ann  worker:lab")
         self._said = Note(id="job-note")
@@ -86,6 +92,8 @@ class JobsPane(Pane):
         yield self._said
 
     def on_mount(self) -> None:
+        if self.grid.role == "coordinator":
+            self.table.columns = WITH_OWNERS
         self.table.set_arrow(self.sort, down=self.down)
 
     @property
@@ -107,6 +115,8 @@ class JobsPane(Pane):
     def apply(self, changes: Changes) -> None:
         if changes.reread and self._ceiling is None:
             self._read_page(None)
+        if self.elements.array_id in changes.jobs or changes.reread:
+            self.elements.changed()
         if changes.jobs or changes.reread or changes.link:
             self._fill()
 
@@ -117,17 +127,23 @@ class JobsPane(Pane):
         self.table.refresh_rows()
 
     def _shown(self) -> list[Job]:
+        if self.elements.array_id is not None:
+            known = (self.state.jobs.get(id_) for id_ in self.elements.ids)
+            return [job for job in known if job is not None and self.filter.shows(job)]
         return [
             job
             for job in self.state.jobs.values()
-            if job.id >= self._floor
+            if job.array_id is None
+            and job.id >= self._floor
             and (self._ceiling is None or job.id < self._ceiling)
             and self.filter.shows(job)
         ]
 
     def _fill(self) -> None:
         jobs = self._shown()
-        jobs.sort(key=_SORTS[self.sort], reverse=self.down)
+        unfolded = self.elements.array_id is not None
+        # The elements of an array are read from the first on, unless another order is asked for.
+        jobs.sort(key=_SORTS[self.sort], reverse=self.down != (unfolded and self.sort == "id"))
         table = self.table
         table.empty = (
             "No job passes the filter. Esc clears it."
@@ -139,6 +155,13 @@ class JobsPane(Pane):
             table.select(self._wanted)
             self._wanted = None
         self._note()
+        self._entitle(jobs)
+
+    def _entitle(self, jobs: list[Job]) -> None:
+        """Say in the frame how many there are, of which array, and how to come to the others."""
+        if self.elements.array_id is not None:
+            self._entitle_elements(jobs)
+            return
         waiting = sum(job.state is JobState.QUEUED for job in jobs)
         running = sum(not job.state.ended for job in jobs) - waiting
         words = [f"{len(jobs)}{'+' if self._older is not None else ''}"]
@@ -153,6 +176,19 @@ class JobsPane(Pane):
             words.append("filtered")
         self.title(" · ".join(words), "  ".join(pages))
 
+    def _entitle_elements(self, jobs: list[Job]) -> None:
+        elements = self.elements
+        array = self.state.jobs.get(elements.array_id or 0)
+        name = describe.job_title(array) if array is not None else ""
+        keys = [f"{self.grid.key_of('jobs_unfold')} folds"]
+        keys += ["[ before"] if elements.later_pages else []
+        keys += ["] more"] if elements.next is not None else []
+        words = [
+            f"{len(jobs)} elements of {elements.array_id} {name}",
+            *(["filtered"] if self.filter else []),
+        ]
+        self.title(" · ".join(words), "  ".join(keys))
+
     def _cells(self, key: Key) -> Row | None:
         job = self.state.jobs.get(key) if isinstance(key, int) else None
         if job is None:
@@ -165,11 +201,11 @@ class JobsPane(Pane):
             Cell(str(job.id)),
             Cell(describe.job_title(job)),
             Cell(safetext.line(job.owner), "muted"),
-            Cell(safetext.line(job.worker_name), "muted"),
+            Cell(describe.job_place(job, PLACE), "muted" if job.array is None else look.style),
             Cell(figures.age(describe.job_age_s(job, now)), "muted"),
             Cell(describe.job_run(job, now), quiet),
             Cell(describe.job_cost(job), quiet),
-            Cell(describe.job_note(job), "muted"),
+            Cell(arrays.note(job, now) or describe.job_note(job), "muted"),
         )
 
     def _note(self) -> None:
@@ -180,7 +216,10 @@ class JobsPane(Pane):
             note.say("")
             return
         place = f", place {job.queue_position} in the queue" if job.queue_position else ""
-        words = describe.job_note(job) or {
+        words = " · ".join(
+            word for word in (arrays.note(job, self.grid.clock.now()), describe.job_note(job)) if word
+        )
+        words = words or {
             JobState.RUNNING: f"runs on {safetext.line(job.worker_name)}",
             JobState.SUCCEEDED: f"exit code 0 on {safetext.line(job.worker_name)}",
         }.get(job.state, "")
@@ -191,15 +230,41 @@ class JobsPane(Pane):
     # -- pages -------------------------------------------------------------------------------------------
 
     def action_older(self) -> None:
-        """Show the page before this one."""
-        if self._older is not None:
+        """Show the page before this one; of an array the next of its elements."""
+        if self.elements.array_id is not None:
+            self.elements.page(1)
+        elif self._older is not None:
             self._newer.append(self._ceiling)
             self._read_page(self._older)
 
     def action_newer(self) -> None:
-        """Show the page after this one."""
-        if self._newer:
+        """Show the page after this one; of an array the elements before."""
+        if self.elements.array_id is not None:
+            self.elements.page(-1)
+        elif self._newer:
             self._read_page(self._newer.pop())
+
+    def action_unfold(self) -> None:
+        """Show the elements of the array under the cursor, or the jobs again."""
+        job = self.job
+        if self.elements.array_id is not None:
+            self.fold()
+        elif job is not None and job.array is not None:
+            self.elements.unfold(job.id)
+            self.table.move_to(0)
+            self._fill()
+        elif job is not None:
+            self.grid.tell(f"Job {job.id} is one job; only arrays have elements.")
+
+    def fold(self) -> None:
+        """Show the jobs again, with the cursor on the array."""
+        self._wanted = self.elements.array_id
+        self.elements.fold()
+        self._fill()
+
+    def _elements_read(self) -> None:
+        self.grid.changed()
+        self._fill()
 
     def _read_page(self, before: int | None) -> None:
         self.run_worker(self._read(before), exclusive=True, group="page")
@@ -247,7 +312,11 @@ class JobsPane(Pane):
         self._fill()
         if self._search is not None:
             self._search.stop()
-        self._search = self.set_timer(SEARCH_DELAY_S, partial(self._read_page, None))
+        self._search = self.set_timer(SEARCH_DELAY_S, self._search_now)
+
+    def _search_now(self) -> None:
+        self._search = None
+        self._read_page(None)
 
     @on(Input.Submitted)
     def _filter_entered(self, event: Input.Submitted) -> None:

@@ -65,7 +65,7 @@ class LedgerPane(Pane):
         self._verdict: Content | None = None
         self._timer: Timer | None = None
         self._readout = Readout(id="balance")
-        self._entry_table = GridTable(ENTRIES, self._cells, empty="No entries yet.", sticky=False)
+        self._entry_table = GridTable(ENTRIES, self._cells, empty="Reading ...", sticky=False)
         self._user_table = GridTable(USERS, self._user_cells, empty="No accounts.")
         self.finder = Finder("filter", "words of kind, job and reason")
         self._said = Note(id="verdict")
@@ -114,6 +114,9 @@ class LedgerPane(Pane):
         self._summary()
         self._read_soon()
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._summary)
+
     def _read_soon(self) -> None:
         if self._timer is None:
             self._timer = self.set_timer(READ_DELAY_S, self._read_now)
@@ -157,6 +160,7 @@ class LedgerPane(Pane):
     def _fill(self) -> None:
         shown = [entry.id for entry in self.entries.values() if self._passes(entry)]
         self._entry_table.show(shown)
+        self._entry_table.empty = "No entry has these words." if self.words else "No entries yet."
         self._user_table.show([name for name in self.users if self._named(name)])
         self._summary()
 

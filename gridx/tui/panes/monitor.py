@@ -19,6 +19,8 @@ from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 HERE: Final = 0
 """Key of the machine in front of the user; workers' ids begin at 1."""
 BAR: Final = 6
+LISTED: Final = 4
+"""Lines of the list that are kept for it however much there is to say of one machine."""
 COLUMNS: Final = (
     Column("name", "machine", 12, stretch=True),
     Column("cpu", "cpu", BAR + 5),
@@ -89,10 +91,10 @@ class MonitorPane(Pane):
             why = self.grid.local.problem if key in (HERE, None) else "no sample yet"
             self.readout.show([[Part(f" {why or 'reading ...'}", "muted")]])
             return
-        room = max(4, self.size.height - 3)
-        lines = machine.draw(chosen.worker.sample, chosen.history, width, room=room)
-        others = 2 if len(self.table.keys) > 1 else 0
-        self.readout.show(lines[: max(3, room - others)])
+        # The list of machines keeps its title and some lines; the chosen machine has the rest.
+        listed = min(len(self.table.keys), LISTED) + 1
+        room = max(6, self.size.height - listed)
+        self.readout.show(machine.draw(chosen.worker.sample, chosen.history, width, room=room))
 
     def _cells(self, key: Key) -> Row | None:
         found = self._machine(key)

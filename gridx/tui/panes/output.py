@@ -85,6 +85,7 @@ class OutputPane(Pane):
         self._describe()
 
     def _watch(self) -> None:
+        self._delay = None
         self.run_worker(self._read(), exclusive=True, group="output")
 
     async def _read(self) -> None:
@@ -97,6 +98,8 @@ class OutputPane(Pane):
             await self.grid.feed.watch([job_id])
             job = await self.grid.client.job(job_id)
             self.state.put_jobs([job])
+            if job.array is not None:
+                return
             if job.attempt > self._transcript.attempt:
                 self._start_attempt(job.attempt)
             if job.attempt:
@@ -133,6 +136,7 @@ class OutputPane(Pane):
                 self.job_id in changes.jobs
                 and self.job is not None
                 and self.job.state.ended
+                and self.job.array is None
                 and not self._said_end
             ):
                 if self._complete(self.job):
@@ -191,7 +195,9 @@ class OutputPane(Pane):
 
     def _close(self, job: Job | None) -> None:
         """Write below the output how the job ended."""
-        if job is None or not job.state.ended or self._said_end or job.id != self.job_id:
+        if job is None or job.array is not None or not job.state.ended:
+            return
+        if self._said_end or job.id != self.job_id:
             return
         self._said_end = True
         look = JOB_LOOKS[job.state]
@@ -218,7 +224,9 @@ class OutputPane(Pane):
         if job is None:
             self.title(str(self.job_id))
             return
-        if not job.state.ended and not self._transcript.attempt:
+        if job.array is not None:
+            self.view.empty = f"An array: {self.grid.key_of('jobs_unfold')} in the list shows its elements."
+        elif not job.state.ended and not self._transcript.attempt:
             self.view.empty = f"It waits: {describe.job_note(job) or JOB_LOOKS[job.state].word}"
         elif job.state.ended:
             self.view.empty = "It wrote nothing."
@@ -261,6 +269,13 @@ class OutputPane(Pane):
         self.view.focus()
         self.view.action_match(1)
 
+    def _is_array(self) -> bool:
+        """Whether what is chosen is an array, which writes nothing itself; says so."""
+        if self.job is None or self.job.array is None:
+            return False
+        self.grid.tell("An array writes nothing itself; its elements do.")
+        return True
+
     # -- acting ------------------------------------------------------------------------------------------
 
     def action_stream(self) -> None:
@@ -276,7 +291,7 @@ class OutputPane(Pane):
         event.stop()
         if event.text:
             self.grid.copy(event.text, f"{len(event.text):,} characters")
-        elif self.job_id is not None:
+        elif self.job_id is not None and not self._is_array():
             self.run_worker(self._copy_all(self.job_id), group="copy", exclusive=True)
 
     async def _copy_all(self, job_id: int) -> None:
@@ -292,7 +307,7 @@ class OutputPane(Pane):
 
     def action_save(self) -> None:
         """Write the output to a file that is asked for."""
-        if self.job_id is None:
+        if self.job_id is None or self._is_array():
             return
         job_id = self.job_id
 

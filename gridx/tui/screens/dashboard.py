@@ -199,8 +199,11 @@ class Dashboard(Screen[None], Drawn):
         front = self._pane_of(self.focused)
         waiting = running = 0
         for job in state.jobs.values():
-            if not job.state.ended:
-                if job.state == "queued":
+            if not job.state.ended and job.array_id is None:
+                if job.array is not None:
+                    waiting += job.array.queued
+                    running += job.array.running
+                elif job.state == "queued":
                     waiting += 1
                 else:
                     running += 1
@@ -305,8 +308,18 @@ class Dashboard(Screen[None], Drawn):
         if action == "back":
             finder = self._finder()
             inside = isinstance(self.focused, Editor | Field) or bool(finder and finder.opened)
+            inside = inside or self._unfolded()
             return inside or self.zoomed or self._notice.display
         return True
+
+    def _unfolded(self) -> bool:
+        """Whether one is among the elements of an array."""
+        return self.jobs.elements.array_id is not None and self._pane_of(self.focused) is self.jobs
+
+    def unfold(self, array_id: int) -> None:
+        """Go to the elements of an array."""
+        self.jobs.elements.unfold(array_id)
+        self.go("jobs")
 
     def _finder(self) -> Finder | None:
         """The search or filter field of the pane one is in."""
@@ -314,7 +327,7 @@ class Dashboard(Screen[None], Drawn):
         return next(iter(pane.query(Finder)), None) if pane is not None else None
 
     def action_back(self) -> None:
-        """Out of a filter; then out of a field; then out of the zoom; then the notice goes."""
+        """Out of a filter, a field, an array, the zoom, the notice: one at a time, in this order."""
         focused = self.focused
         pane = self._pane_of(focused)
         if pane is not None:
@@ -329,6 +342,8 @@ class Dashboard(Screen[None], Drawn):
                 self.set_focus(self.jobs.table)
             else:
                 self.set_focus(self.submit.query_one("#run", Button))
+        elif self._unfolded():
+            self.jobs.fold()
         elif self.zoomed:
             self.action_zoom()
         elif self._notice.display:

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, Static
 
 from gridx import safetext
 from gridx.errors import GridError
+from gridx.tui.widgets.bars import KeyBar
 from gridx.tui.widgets.field import Field
 
 
@@ -74,6 +75,7 @@ class FormScreen(ModalScreen[str | None]):
             with Horizontal(classes="buttons"):
                 yield Button("Close (Esc)", id="no", compact=True)
                 yield Button(self._button, id="yes", variant="primary", compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.query(Field).first().focus()

@@ -12,12 +12,16 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from gridx.tui.cells import wrap_words
 from gridx.tui.commands import COMMANDS
+from gridx.tui.widgets.bars import KeyBar
 
 ABOUT = (
     "A job goes from queued over assigned and running to its end. What it costs at most is held when it is "
     "submitted; what it did cost is settled when it ends, and the rest is given back."
 )
+KEYS = 21
+"""Cells of the column with the keys."""
 _HEADINGS = {
     "app": "Everywhere",
     "desk": "Dashboard",
@@ -50,12 +54,20 @@ class HelpScreen(ModalScreen[None]):
         with Vertical(classes="dialog list"):
             yield Static("What the keys do here. Esc closes.", classes="question", markup=False)
             with VerticalScroll():
-                yield Static(self._text(), markup=False)
+                yield Static(id="help-text", markup=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
 
-    def _text(self) -> Content:
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._write)
+
+    def _write(self) -> None:
+        width = self.query_one(VerticalScroll).size.width - 2  # without the scrollbar
+        self.query_one("#help-text", Static).update(self._text(max(KEYS + 10, width)))
+
+    def _text(self, width: int) -> Content:
         scopes = {command.id: command.scope for command in COMMANDS}
         keys: dict[str, tuple[str, list[str], str]] = {}
         for active in self._active:
@@ -75,7 +87,10 @@ class HelpScreen(ModalScreen[None]):
                 continue
             parts.append((f"\n{_HEADINGS[scope]}\n", "bold"))
             for names, text in lines:
-                parts += [(f"  {'  '.join(names):<18}", "$primary"), f" {text}\n"]
+                pieces = wrap_words(text, width - KEYS)
+                first, *others = (text[start:end] for start, end in pieces)
+                parts += [(f"  {'  '.join(names):<{KEYS - 3}}", "$primary"), f" {first}\n"]
+                parts += [f"{'':<{KEYS}}{other}\n" for other in others]
         parts += ["\n", (ABOUT, "$foreground 62%")]
         return Content.assemble(*parts)
 

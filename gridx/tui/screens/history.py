@@ -15,6 +15,7 @@ from gridx.errors import GridError
 from gridx.messages import Job
 from gridx.tui import describe, figures
 from gridx.tui.look import JOB_LOOKS
+from gridx.tui.widgets.bars import KeyBar
 from gridx.tui.widgets.drawn import Drawn
 from gridx.tui.widgets.table import Cell, Column, GridTable, Key, Row
 
@@ -45,6 +46,7 @@ class HistoryScreen(ModalScreen[int | None], Drawn):
                 "Submitted before. Enter takes it into the editor.", classes="question", markup=False
             )
             yield GridTable(columns, self._cells, empty="Nothing was submitted yet.")
+        yield KeyBar()
 
     async def on_mount(self) -> None:
         table = self.query_one(GridTable)

@@ -12,13 +12,14 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from gridx import safetext
-from gridx.errors import GridError
-from gridx.messages import Job, JobSpec, Receipt
+from gridx.errors import GridError, NotFound
+from gridx.messages import Job, JobFiles, JobSpec, Receipt
 from gridx.tui import deeds, jobtext
 from gridx.tui.commands import bindings
 from gridx.tui.describe import job_title
 from gridx.tui.look import JOB_LOOKS
 from gridx.tui.messages import EditWanted, OutputWanted, Submitted
+from gridx.tui.screens.files import FilesScreen, save_all
 from gridx.tui.state import Changes
 from gridx.tui.widgets.bars import Bar, KeyBar, Part
 from gridx.tui.widgets.drawn import Drawn
@@ -36,6 +37,7 @@ class JobScreen(Screen[None], Drawn):
         super().__init__()
         self.job_id = job_id
         self.receipt: Receipt | None = None
+        self.files: JobFiles | None = None
         self._full: Job | None = None
         self._head = Bar(id="job-head")
         self._said = Static(id="job-text", markup=False)
@@ -59,6 +61,11 @@ class JobScreen(Screen[None], Drawn):
 
     def on_resize(self) -> None:
         self.set_class(self.size.width < NARROW, "-narrow")
+        self.call_after_refresh(self._show)
+
+    def _width(self) -> int:
+        """Cells for the text: without frame, padding and scrollbar."""
+        return max(20, self.query_one("#job-facts").size.width - 1)
 
     @property
     def job(self) -> Job | None:
@@ -79,6 +86,7 @@ class JobScreen(Screen[None], Drawn):
         try:
             job = await self.grid.client.job(self.job_id)
             self.receipt = await self.grid.client.receipt(self.job_id)
+            self.files = await self._read_files(job)
         except GridError as error:
             if self._full is None:
                 self._said.update(Content(safetext.line(str(error), limit=500)))
@@ -90,6 +98,15 @@ class JobScreen(Screen[None], Drawn):
             if editor.text != code:
                 editor.put(code)
         self._show()
+
+    async def _read_files(self, job: Job) -> JobFiles | None:
+        """What it gave back, if it may have; of an array its elements have them."""
+        if job.array is not None or not job.attempt:
+            return None
+        try:
+            return await self.grid.client.files(job.id)
+        except NotFound:
+            return None
 
     def tick(self) -> None:
         """A second went by."""
@@ -111,7 +128,7 @@ class JobScreen(Screen[None], Drawn):
             [Part(f"{safetext.line(job.owner)} ", "muted")],
         )
         if self._full is not None:
-            text = jobtext.whole(self._full, self.receipt, self.grid.clock.now())
+            text = jobtext.whole(self._full, self.receipt, self.grid.clock.now(), self.files, self._width())
             self._said.update(text)
 
     # -- acting ------------------------------------------------------------------------------------------
@@ -142,6 +159,28 @@ class JobScreen(Screen[None], Drawn):
     def action_copy(self) -> None:
         """Copy its id."""
         self.grid.copy(str(self.job_id), f"job id {self.job_id}")
+
+    def action_files(self) -> None:
+        """Show what it gave back, to save it; of an array save all of it."""
+        job = self._full
+        if job is None:
+            return
+        if job.array is not None:
+            save_all(self, job)
+        elif self.files is None or not self.files.files:
+            self.grid.tell(f"Job {job.id} gave back no files.")
+        else:
+            self.app.push_screen(FilesScreen(job, self.files))
+
+    def action_unfold(self) -> None:
+        """Back to the dashboard, to the elements of the array."""
+        job = self._full
+        array_id = None if job is None else job.array_id if job.array is None else job.id
+        if array_id is None:
+            self.grid.tell(f"Job {self.job_id} is one job; only arrays have elements.")
+            return
+        self.dismiss(None)
+        self.grid.desk.unfold(array_id)
 
     def on_edit_wanted(self, message: EditWanted) -> None:
         """Left to the dashboard."""

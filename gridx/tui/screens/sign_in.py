@@ -43,9 +43,9 @@ class SignInScreen(Screen[Session], Drawn):
             yield from self._row("coordinator", Field(self.grid.client.url, id="signin-url"))
             yield from self._row("user", Field(self._user, id="signin-user", placeholder="your name"))
             yield from self._row("password", Field(password=True, id="signin-password"))
-            yield from self._row(
-                "invite", Field(id="signin-invite", placeholder="new users, if one is needed")
-            )
+            with Vertical(id="signin-new-user"):
+                yield from self._row("again", Field(password=True, id="signin-again"))
+                yield from self._row("invite", Field(id="signin-invite", placeholder="if one is needed"))
             yield Static(Content(self._problem), classes="problem", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Sign in (F5)", id="known", variant="primary", compact=True)
@@ -59,6 +59,7 @@ class SignInScreen(Screen[Session], Drawn):
             yield field
 
     def on_mount(self) -> None:
+        self.query_one("#signin-new-user").display = False
         self._field("password" if self._user else "user").focus()
 
     def _field(self, name: str) -> Field:
@@ -68,7 +69,7 @@ class SignInScreen(Screen[Session], Drawn):
     def _entered(self, event: Input.Submitted) -> None:
         if event.input.id == "signin-password":
             self.action_sign_in()
-        elif event.input.id == "signin-invite":
+        elif event.input.id in ("signin-again", "signin-invite"):
             self.action_register()
         else:
             self.focus_next()
@@ -84,8 +85,25 @@ class SignInScreen(Screen[Session], Drawn):
 
     @on(Button.Pressed, "#new")
     def action_register(self) -> None:
-        """Make an account and sign in."""
+        """Make an account and sign in; the password is asked for twice, since nobody else knows it."""
         self.run_worker(self._try(new=True), exclusive=True)
+
+    def _again(self, password: str) -> bool:
+        """Whether the password of a new user was typed twice; if not yet, the field for it is shown."""
+        rows, again = self.query_one("#signin-new-user"), self._field("again")
+        if rows.display and again.value == password:
+            return True
+        wrong = rows.display and bool(again.value)
+        rows.display = True
+        again.value = ""
+        again.focus()
+        self._say(
+            "The two passwords are not the same. Type it again."
+            if wrong
+            else "A new user: type the password once more, then Enter.",
+            wrong=wrong,
+        )
+        return False
 
     async def _try(self, *, new: bool) -> None:
         user, password = self._field("user").value.strip(), self._field("password").value
@@ -98,6 +116,8 @@ class SignInScreen(Screen[Session], Drawn):
                 raise InvalidField(
                     "A password has at least 8 characters.", "Choose a longer one.", field="password"
                 )
+            if new and not self._again(password):
+                return
             if met := await client.secure():
                 self._say(
                     f"First connection to {client.url}. If the coordinator printed this at its start, sign "

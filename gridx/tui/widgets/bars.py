@@ -60,7 +60,7 @@ class Bar(Drawn):
         room = width - sum(cell_len(part.text) for part in right)
         least = _cells(self._left) if self._whole else width // 3
         while right and room < least:
-            room += cell_len(right.pop(0).text)
+            room += cell_len(right.pop().text)
         left: list[Part] = []
         for part in self._left:
             length = cell_len(part.text)

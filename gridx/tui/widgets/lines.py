@@ -168,6 +168,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
             self._width = width
             self._rewrap()
             self._resized()
+            self.refresh()
         elif self.following:
             self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 

@@ -221,7 +221,10 @@ class GridTable(ScrollView, Drawn, can_focus=True):
 
     def _measure(self) -> None:
         # A cell for the cursor's mark, and one for the scrollbar, which lies over the last.
-        self._fitted = fit_columns(self.columns, max(0, self.size.width - 2))
+        fitted = fit_columns(self.columns, max(0, self.size.width - 2))
+        if fitted != self._fitted:
+            self._fitted = fitted
+            self.refresh()
         size = Size(self.size.width, len(self.keys) + 1)
         if self.show_vertical_scrollbar and size.height > self.size.height and self.size.height:
             # Only the scrollbar's thumb changes: no reason to lay out the whole screen again.
