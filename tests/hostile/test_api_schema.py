@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = int(os.environ.get("GRIDX_TEST_FUZZ_S", "25"))
+SECONDS = int(os.environ.get("GRIDX_TEST_FUZZ_S", "15"))
 SEED = os.environ.get("GRIDX_TEST_FUZZ_SEED", "1")
 COORDINATOR = {
     # Wrong sign-ins are among what is tried: they are not to end with being turned away for their number.

@@ -141,21 +141,20 @@ async def test_a_body_over_the_cap_is_refused_in_flat_memory(grid, path):
     assert resident_mb(grid.coordinator) - before < 128 + SLACK_MB
 
 
-@pytest.mark.parametrize(
-    "coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-gzip", "GZIP", "identity, gzip", "\tgzip"]
-)
+CODINGS = ("gzip", "deflate", "br", "zstd", "gzip, gzip", "x-gzip", "GZIP", "identity, gzip", "\tgzip")
+
+
 @pytest.mark.parametrize("path", ["/jobs", "/auth/login"])
-async def test_a_compressed_body_is_refused_unopened(grid, path, coding):
-    bombs = {"deflate": zlib.compress(b" " * (50 * MIB), 9)}
-    bomb = bombs.get(coding, gzip.compress(b" " * (50 * MIB), 9))[:16000]
+async def test_a_compressed_body_is_refused_unopened(grid, path):
+    zeros = b" " * (50 * MIB)
+    bombs = {"deflate": zlib.compress(zeros, 9), "gzip": gzip.compress(zeros, 9)}
     before = resident_mb(grid.coordinator)
-    answer = await exchange(
-        grid.standing.port,
-        head("POST", path, token_line(grid), f"Content-Encoding: {coding}", f"Content-Length: {len(bomb)}")
-        + bomb,
-    )
-    assert b" 413 " in answer.split(b"\r\n")[0], answer[:200]
-    assert "ompressed" in error_of(answer.partition(b"\r\n\r\n")[2])["message"]
+    for coding in CODINGS:
+        bomb = bombs.get(coding, bombs["gzip"])[:16000]
+        headers = (token_line(grid), f"Content-Encoding: {coding}", f"Content-Length: {len(bomb)}")
+        answer = await exchange(grid.standing.port, head("POST", path, *headers) + bomb)
+        assert b" 413 " in answer.split(b"\r\n")[0], (coding, answer[:200])
+        assert "ompressed" in error_of(answer.partition(b"\r\n\r\n")[2])["message"]
     assert resident_mb(grid.coordinator) - before < SLACK_MB
 
 

@@ -30,7 +30,7 @@ BAD_JOBS = [
     (b'{"code": "\\ud800"}', 400, None),
     (job(code=1), 422, "code"),
     (job(code=None), 422, "code"),
-    (job(code="x" * (MAX_CODE_BYTES + 1)), 422, "code"),
+    (job(code="x" * (MAX_CODE_BYTES + 1)), 413, None),
     (job(timeout_s=0), 422, "timeout_s"),
     (job(timeout_s=-1), 422, "timeout_s"),
     (job(timeout_s=2**63), 422, "timeout_s"),
