@@ -19,7 +19,7 @@ import msgspec
 
 from gridx import filepaths, safetext
 from gridx.errors import InvalidField, QuotaExceeded, TooLarge
-from gridx.messages import FilePath, Limits
+from gridx.messages import MAX_INPUTS, FilePath, Limits
 from gridx.quantities import size_words
 
 if TYPE_CHECKING:
@@ -54,13 +54,22 @@ def collect(named: Iterable[str | Path], root: Path | None = None) -> list[Found
         root: what names are relative to; None: the working folder.
 
     Raises:
+        TooLarge: they are more than a job may be given.
         InvalidField: something is not there, is no regular file, leads out of its folder, has a name that no
             job may have, or two have one name.
     """
     root = root or Path()
     found: list[Found] = []
     for name in named:
-        found += _meant(str(name), root)
+        for file in _meant(str(name), root):
+            found.append(file)
+            if len(found) > MAX_INPUTS:
+                raise TooLarge(
+                    f"These are more than the {MAX_INPUTS:,} files that a job may be given; the last of them:"
+                    f" {safetext.name(file.path)}.",
+                    f"Put them into an archive, or leave some out with {IGNORE}.",
+                    limit=MAX_INPUTS,
+                )
     if blocked := filepaths.Folder().put_all(file.path for file in found):
         number, why = blocked
         raise InvalidField(

@@ -12,6 +12,7 @@ import pytest
 from kit.line import Line
 
 from gridx.client import Client
+from gridx.errors import Unavailable
 
 MIB = 1 << 20
 
@@ -124,3 +125,20 @@ async def test_the_coordinators_memory_stays_flat_while_a_large_file_passes(star
     uploaded = await grid.ann.upload(tmp_path / "large", progress=progress)
     assert uploaded.size == 200 * MIB
     assert highest - before < 48, (before, highest)
+
+
+async def test_a_disk_without_room_refuses_a_file_and_takes_it_when_there_is_some(start, small_disk):
+    """Some of the disk is kept for the database, so that jobs go on."""
+    folder = small_disk("coordinator", 112 * MIB)
+    grid = await start(workers=("one",))
+    data = os.urandom(40 * MIB)
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(20 * MIB))
+    with pytest.raises(Unavailable, match="disk is full"):
+        await grid.ann.upload(data)
+    job = await grid.submit()
+    await grid.ended(job.id)
+    ballast.unlink()
+    uploaded = await grid.ann.upload(data)
+    assert stored(grid) == {uploaded.sha256: 40 * MIB}
+    await grid.sound()

@@ -118,6 +118,14 @@ def test_what_is_no_file_is_refused(tmp_path):
             collect([name], tmp_path)
 
 
+def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path):
+    tree(tmp_path, *(f"d/{number}" for number in range(2001)), "e/x")
+    with pytest.raises(TooLarge, match="more than the 2,000 files"):
+        collect(["e", "d"], tmp_path)
+    (tmp_path / "d/2000").unlink()
+    assert len(collect(["d"], tmp_path)) == 2000
+
+
 @pytest.mark.parametrize("name", ["dta.csv", "nothing/at/all", "", "a\0b", "x" * 300])
 def test_a_missing_file_is_said_with_what_may_be_meant(tmp_path, name):
     tree(tmp_path, "data.csv")

@@ -31,7 +31,7 @@ SPACE_MATTERS_BYTES: Final = 1 << 20
 STALLED_S: Final = 3.0
 """After so long without a byte a connection makes room for another one with the same file."""
 MAX_BEGUN: Final = 64
-"""Files that one user may have begun and not finished."""
+"""Files that one sender may have begun and not finished."""
 
 
 class Sender(NamedTuple):
@@ -50,6 +50,7 @@ class Sender(NamedTuple):
 class _Coming:
     """A file that is coming in."""
 
+    sender: str
     user_id: int
     reserved: int
     moved_at: float
@@ -107,7 +108,7 @@ class Uploads:
 
     def load(self, name: str, user_id: int, size: int) -> None:
         """Know of a partial file that an earlier process left."""
-        self._coming[name] = _Coming(user_id, size, self._clock.monotonic())
+        self._coming[name] = _Coming(name.partition("-")[0], user_id, size, self._clock.monotonic())
 
     def reserved(self, user_id: int, *, but: str = "") -> int:
         """Bytes that are kept for what a user, or workers on his account, have begun to send."""
@@ -149,7 +150,7 @@ class Uploads:
         Raises:
             Conflict: ``offset`` is not how much has come, which ``details["offset"]`` says.
             InvalidField: there are more bytes than ``size``, or their hash is another; all of it is dropped.
-            TooMany: the user has begun too many files.
+            TooMany: the sender has begun too many files.
             Unavailable: the disk is full. What has come stays.
         """
         name = sender.partial(digest)
@@ -204,13 +205,14 @@ class Uploads:
         """Wait until nobody else writes to this file."""
         coming = self._coming.get(name)
         if coming is None:
-            begun = sum(one.user_id == sender.user_id for one in self._coming.values())
+            begun = sum(one.sender == sender.name for one in self._coming.values())
             if begun >= MAX_BEGUN:
                 raise TooMany(
                     f"{begun} files have begun to come and are not whole.",
                     "Finish some, or drop them: gridx files prune.",
                 )
-            coming = self._coming[name] = _Coming(sender.user_id, 0, self._clock.monotonic())
+            coming = _Coming(sender.name, sender.user_id, 0, self._clock.monotonic())
+            self._coming[name] = coming
             # Of one that was not known at the start nothing lies on the disk.
             coming.partial = self._folder.new_partial(name)
         coming.waiting += 1
