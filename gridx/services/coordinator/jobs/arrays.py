@@ -66,6 +66,7 @@ class WaitingArray:
         # One after the other, since each that starts takes its part; there is another look after every end.
         for job in found[:1]:
             del self.parked[job.id]
+            self.tried.add(job.id)
         return found[:1]
 
     def element(self, job_id: int, index: int) -> JobRecord:

@@ -155,9 +155,9 @@ class Backlog:
         array.record = record
         if record.stop or not record.queued:
             self._drop_waiting(array)
-        if record.state.ended:
-            del self._arrays[record.id]
-            self.payloads.drop(record.id)
+            if record.state.ended:
+                del self._arrays[record.id]
+                self.payloads.drop(record.id)
             return
         for job in array.affordable():
             self._let_in(job)
