@@ -58,7 +58,12 @@ class KnownCoordinators:
     """The file; it is read and written each time, since other programs of this person use it, too."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or credentials.home() / FILE
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """Where it is. Raises SetupError for a user without a home folder."""
+        return self._path or credentials.home() / FILE
 
     def all(self) -> dict[str, str]:
         """Fingerprints by place.
@@ -67,7 +72,11 @@ class KnownCoordinators:
             SetupError: the file cannot be read, or a line of it is none.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            path = self.path
+        except SetupError:
+            return {}  # nothing can be known where nothing can be kept
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return {}
         except OSError as error:

@@ -12,6 +12,7 @@ import gridx
 from gridx.address import named, private, ws_url
 from gridx.errors import ConfigError, SetupError
 from gridx.known_coordinators import KnownCoordinators, digest, fingerprint, place, written
+from gridx.trust import Trust
 
 ONE, OTHER = fingerprint(b"one"), fingerprint(b"other")
 
@@ -78,6 +79,18 @@ def test_a_damaged_file_lets_nobody_in(tmp_path, damage):
     for ask in (known.all, lambda: known.find("b:2"), lambda: known.meet("c:3", ONE)):
         with pytest.raises(SetupError, match="known_coordinators"):
             ask()
+
+
+async def test_without_a_home_folder_what_needs_none_works(monkeypatch):
+    monkeypatch.delenv("GRIDX_HOME", raising=False)
+
+    def nowhere(*_):
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert await Trust().check("http://127.0.0.1:8081") is True
+    with pytest.raises(SetupError, match="home"):
+        KnownCoordinators().meet("a:1", ONE)
 
 
 def test_an_address_without_a_scheme_stays_open_until_it_is_asked():
