@@ -274,6 +274,28 @@ async def test_users_change_nothing_but_their_own_password(grid):
     assert (await ann.post("/credits/grant", {"to": "ann", "amount": 1})).status == 403
 
 
+async def test_of_many_sign_ins_the_one_that_was_not_used_for_longest_ends(grid, monkeypatch):
+    monkeypatch.setattr("gridx.services.coordinator.accounts.MAX_TOKENS", 3)
+    ann = await grid.person("ann")
+    login = {"username": "ann", "password": "correct horse"}
+    first, second = [(await grid.stranger.post("/auth/login", login)).json["token"] for _ in range(2)]
+    assert (await ann.get("/auth/me")).status == 200
+    assert (await replace(ann, token=second).get("/auth/me")).status == 200
+    third = (await grid.stranger.post("/auth/login", login)).json["token"]
+    assert (await replace(ann, token=first).get("/auth/me")).status == 401
+    for token in (ann.token, second, third):
+        assert (await replace(ann, token=token).get("/auth/me")).status == 200
+    assert len((await ann.get("/auth/tokens")).json) == 3
+
+
+async def test_who_guesses_at_invites_has_to_wait(start_grid):
+    grid = await start_grid(auth={"registration": "invite", "invites": ["SESAME-7"], "login_failures": 4})
+    new = {"username": "eve", "password": "correct horse"}
+    answers = [await grid.stranger.post("/auth/register", {**new, "invite": f"SESAME-{n}"}) for n in range(7)]
+    assert [answer.status for answer in answers] == [403] * 4 + [429] * 3
+    assert int(answers[-1].headers["Retry-After"]) > 0
+
+
 async def test_a_token_of_another_cannot_be_revoked(grid):
     ann, bob = await grid.person("ann"), await grid.person("bob")
     (token,) = (await bob.get("/auth/tokens")).json

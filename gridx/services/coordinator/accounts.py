@@ -46,8 +46,16 @@ LOCAL_LABEL: Final = "this machine"
 NO_PASSWORD: Final = "!"  # noqa: S105 - no hash
 """Stored in place of a hash: no password matches."""
 
+INVITES: Final = "\0invites"
+"""In place of an account's name, which cannot be this, for guesses at invites."""
+MAX_TOKENS: Final = 256
+"""Sign-ins of one user; with a further one, the one that was not used for longest ends."""
+
 WRONG: Final = "The user name or the password is not right."
-WRONG_HINT: Final = "Check both; an administrator can set a new password: gridx admin password NAME."
+WRONG_HINT: Final = (
+    "Check both. A new user: gridx login --register NAME. An administrator can set a new password:"
+    " gridx admin password NAME."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,16 +232,10 @@ class Accounts:
         if mode == "closed":
             raise Forbidden(
                 "Nobody can register here by themselves.",
-                "An administrator can make the account: gridx admin add-user NAME.",
+                "An administrator can make the account: gridx admin create NAME.",
             )
-        given = body.invite.encode("utf-8", "surrogatepass")
-        # All are compared, so that the time says nothing about any.
-        fits = [hmac.compare_digest(given, invite.encode()) for invite in self._settings.invites]
-        if mode == "invite" and not any(fits):
-            raise Forbidden(
-                "Registering here needs an invite, and this is none.",
-                "Ask whoever runs the grid for an invite code.",
-            )
+        if mode == "invite":
+            self._check_invite(body.invite, address)
         stored = await self._hash_of_new(body)
         async with self._grants.gift(address) as gift:
             user = await self._make(body, stored, gift.amount)
@@ -241,6 +243,19 @@ class Accounts:
         if gift.notice:
             log.warning("%s from %s got no sign-up grant: a cap is reached", user.username, address)
         return msgspec.structs.replace(await self.open_session(user, body.label), notice=gift.notice)
+
+    def _check_invite(self, invite: str, address: str) -> None:
+        """Raises Forbidden for what is no invite, and TooMany for who guesses at them."""
+        guess = self._limits.begin(INVITES, address)
+        given = invite.encode("utf-8", "surrogatepass")
+        # All are compared, so that the time says nothing about any.
+        fits = [hmac.compare_digest(given, known.encode()) for known in self._settings.invites]
+        if not any(fits):
+            raise Forbidden(
+                "Registering here needs an invite, and this is none.",
+                "Ask whoever runs the grid for an invite code.",
+            )
+        guess.right()
 
     async def create(self, body: Register) -> UserRecord:
         """Make a user by an administrator's wish, with the sign-up grant. Raises as :meth:`register`."""
@@ -259,12 +274,19 @@ class Accounts:
 
     async def open_session(self, user: UserRecord, label: str) -> Session:
         """A new token for a user who has proved who they are."""
+        tokens = sorted(await self._store.tokens_of(user.id), key=self._last_use)
+        for unused in tokens[: max(0, len(tokens) + 1 - MAX_TOKENS)]:
+            with contextlib.suppress(NotFound):
+                await self.revoke(user.id, unused.id)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
         expires_at = self._clock.now() + timedelta(days=self._settings.token_days)
         record = await self._store.create_token(
             user.id, hashlib.sha256(token.encode()).digest(), label=label, expires_at=expires_at
         )
         return Session(token=token, expires_at=record.expires_at, user=public(user))
+
+    def _last_use(self, token: TokenRecord) -> datetime:
+        return self._used.get(token.id) or token.last_used_at or token.created_at
 
     async def tokens(self, caller: Caller) -> list[TokenInfo]:
         """The caller's tokens that are not revoked."""
