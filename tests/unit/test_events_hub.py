@@ -204,3 +204,30 @@ async def test_closing_sends_every_reader_away(hub):
     with hub.subscribed(ANN, False, closed.append), hub.subscribed(BOB, False, closed.append):
         hub.close()
     assert closed == [WSCloseCode.GOING_AWAY] * 2
+
+
+async def test_an_element_of_an_array_is_told_to_who_watches_it_or_its_array_and_to_nobody_unasked(hub):
+    with (
+        hub.subscribed(ANN, False, ignore) as plain,
+        hub.subscribed(ANN, False, ignore) as of_array,
+        hub.subscribed(ANN, False, ignore) as of_element,
+        hub.subscribed(BOB, False, ignore) as bob,
+    ):
+        hub.watch(of_array, [17])
+        hub.watch(of_element, [20])
+        hub.watch(bob, [17, 20])
+        hub.job_changed(ANN, 20, lambda: job(20), 17)
+        assert nothing(plain)
+        assert nothing(bob)
+        for reader in (of_array, of_element):
+            (told,) = await taken(reader)
+            assert told.job.id == 20
+        hub.job_changed(ANN, 17, lambda: job(17))
+        assert [told.job.id for told in await taken(plain)] == [17]
+
+
+async def test_who_waits_for_an_element_is_woken_when_all_of_them_may_have_ended(hub):
+    with hub.watching(20, output=False) as one, hub.watching(40, output=True) as other:
+        hub.elements_changed(17, 10)
+        assert one._event.is_set()
+        assert not other._event.is_set()
