@@ -99,7 +99,7 @@ def settings_from(flags: dict[str, Any]) -> Any:
         ConfigError: a bad value, or flags that do not belong together.
     """
     from gridx import config
-    from gridx.address import HTTP_PORT, named, ws_url
+    from gridx.address import HTTP_PORT, WS_PORT, named, ws_url
     from gridx.errors import ConfigError
 
     values: dict[tuple[str, ...], Any] = {
@@ -118,11 +118,16 @@ def settings_from(flags: dict[str, Any]) -> Any:
     if flags["coordinator"] and flags["coordinator_ip"]:
         raise ConfigError("--coordinator and --coordinator-ip say the same thing.", "Give one of them.")
     where = flags["coordinator"] or flags["coordinator_ip"]
-    if where:
-        values["worker", "coordinator_http"] = named(where, flags["http_port"] or HTTP_PORT)
-        values["worker", "coordinator_ws"] = ws_url(where, flags["ws_port"])
-        values["client", "coordinator"] = values["worker", "coordinator_http"]
     settings = config.load(flags["config"], flags=values)
+    if where:
+        # The ports of the coordinator's own settings are the ones to look for when the address names none.
+        ports = settings.coordinator
+        values["worker", "coordinator_http"] = named(where, ports.http_port or HTTP_PORT)
+        values["worker", "coordinator_ws"] = ws_url(
+            where, flags["ws_port"] or (ports.ws_port if ports.ws_port != WS_PORT else None)
+        )
+        values["client", "coordinator"] = values["worker", "coordinator_http"]
+        settings = config.load(flags["config"], flags=values)
     if where and settings.role in ("standalone", "coordinator"):
         raise ConfigError(
             f"The role {settings.role} runs a coordinator of its own and joins no other.",

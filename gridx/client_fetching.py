@@ -153,13 +153,22 @@ def _another(path: str) -> GridError:
     return GridError(f"{safetext.name(path)} is another file now.", "Fetch it again.")
 
 
+def named(listed: JobFiles, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that name a file of the job, or a folder with files."""
+    return [name for name in names if _of(listed, name)]
+
+
+def _of(listed: JobFiles, name: str) -> list[OutputFile]:
+    bare = name.rstrip("/")
+    return [file for file in listed.files if file.path == bare or file.path.startswith(f"{bare}/")]
+
+
 def _chosen(listed: JobFiles, names: Sequence[str] | None) -> list[OutputFile]:
     if names is None:
         return list(listed.files)
     chosen: dict[str, OutputFile] = {}
     for name in names:
-        bare = name.rstrip("/")
-        found = [file for file in listed.files if file.path == bare or file.path.startswith(f"{bare}/")]
+        found = _of(listed, name)
         if not found:
             raise NotFound(
                 f"Job {listed.job_id} gave back no {safetext.name(name)}.",

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from gridx import client_fetching, client_sending
+from gridx import client_fetching, client_sending, safetext
 from gridx.client_sending import Progress, Uploaded
 from gridx.client_wire import Wire
+from gridx.errors import NotFound
 from gridx.inputs import check_limits, collect
 from gridx.messages import FileUsage, Freed, InputFile, Job, JobFiles, JobState, Limits
 
@@ -109,7 +110,8 @@ class ClientFiles:
     ) -> list[Path]:
         """Fetch what a job gave back into a folder: all, or what ``names`` names; where it lies now.
 
-        Of an array each element's files go into a folder with its index as the name.
+        Of an array each element's files go into a folder with its index as the name; ``names`` are taken from
+        the elements that have them.
 
         Raises:
             NotFound: it gave back nothing of such a name.
@@ -122,13 +124,22 @@ class ClientFiles:
                 self._wire, listed, Path(folder), names=names, overwrite=overwrite
             )
         fetched: list[Path] = []
+        missing = dict.fromkeys(names or ())
         async for element in self.all_elements(job_id):
             if element.files:
                 listed = await self.files(element.id, attempt=attempt)
+                here = None if names is None else client_fetching.named(listed, names)
+                for name in here or ():
+                    missing.pop(name, None)
                 inside = Path(folder) / str(element.array_index)
                 fetched += await client_fetching.fetch_all(
-                    self._wire, listed, inside, names=names, overwrite=overwrite
+                    self._wire, listed, inside, names=here, overwrite=overwrite
                 )
+        if missing:
+            raise NotFound(
+                f"No element of array {job_id} gave back {', '.join(map(safetext.name, missing))}.",
+                f"gridx files {job_id} lists the elements that gave back files.",
+            )
         return fetched
 
     async def delete_files(self, job_id: int) -> Freed:

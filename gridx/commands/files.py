@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from gridx import safetext
 from gridx.commands import printing
 from gridx.commands.grid import json_option, with_grid
-from gridx.commands.quantities import JOB_ID
+from gridx.commands.naming import JOB, JobRef, number_of
 from gridx.errors import EXIT_OK
 from gridx.messages import Freed, JobFiles, JobSpec, OutputFile
 
@@ -85,7 +85,7 @@ class _Bar:
 
 
 @click.command("fetch", short_help="Fetch the files that a job gave back.")
-@click.argument("job_id", type=JOB_ID, metavar="ID")
+@click.argument("named", type=JOB, metavar="ID")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option(
     *("-d", "--dir", "folder"),
@@ -99,7 +99,7 @@ class _Bar:
 @with_grid
 async def fetch(
     grid: Client,
-    job_id: int,
+    named: JobRef,
     names: tuple[str, ...],
     folder: Path | None,
     attempt: int | None,
@@ -107,6 +107,7 @@ async def fetch(
     as_json: bool,
 ) -> int:
     """Fetch the files that a job left in out/: all of them, or the files and folders named NAME."""
+    job_id = await number_of(grid, named)
     folder = folder or Path(f"job-{job_id}")
     fetched = await grid.fetch(job_id, folder, names or None, overwrite=overwrite, attempt=attempt)
     if as_json:
@@ -115,9 +116,7 @@ async def fetch(
     if not fetched:
         array = (await grid.job(job_id)).array is not None
         printing.note(
-            f"No element of array {job_id} gave back a file."
-            if array
-            else nothing_there(await grid.files(job_id, attempt=attempt))
+            _no_element(job_id) if array else nothing_there(await grid.files(job_id, attempt=attempt))
         )
     elif len(fetched) <= MAX_NAMED:
         for path in fetched:
@@ -125,6 +124,10 @@ async def fetch(
     else:
         printing.out(f"{len(fetched)} files are in {safetext.name(folder)}")
     return EXIT_OK
+
+
+def _no_element(array_id: int) -> str:
+    return f"There are no files of array {array_id}: no element gave one back, or they were deleted."
 
 
 def nothing_there(listed: JobFiles) -> str:
@@ -142,8 +145,8 @@ class _Files(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """A number stands for the list of that job's files."""
-        return super().resolve_command(ctx, ["list", *args] if args[0].isdecimal() else args)
+        """A number, also of an element, stands for the list of that job's files."""
+        return super().resolve_command(ctx, ["list", *args] if args[0][:1].isdecimal() else args)
 
 
 @click.group(
@@ -191,12 +194,13 @@ async def _usage(grid: Client, as_json: bool) -> int:
 
 
 @files.command("list", short_help="List what a job gave back (gridx files ID).")
-@click.argument("job_id", type=JOB_ID, metavar="ID")
+@click.argument("named", type=JOB, metavar="ID")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt; else of the last one.")
 @json_option
 @with_grid
-async def list_files(grid: Client, job_id: int, attempt: int | None, as_json: bool) -> int:
+async def list_files(grid: Client, named: JobRef, attempt: int | None, as_json: bool) -> int:
     """List what a job gave back, and what it left behind with the reason."""
+    job_id = await number_of(grid, named)
     job = await grid.job(job_id)
     if job.array is not None:
         return await _list_elements(grid, job_id, as_json)
@@ -225,6 +229,9 @@ async def _list_elements(grid: Client, array_id: int, as_json: bool) -> int:
     if as_json:
         printing.as_json({"elements": [msgspec.to_builtins(await grid.files(one.id)) for one in found]})
         return EXIT_OK
+    if not found:
+        printing.note(_no_element(array_id))
+        return EXIT_OK
     printing.table(
         ("INDEX", "JOB", "FILES", "SIZE"),
         [(str(one.array_index), str(one.id), str(one.files), printing.size(one.file_bytes)) for one in found],
@@ -239,12 +246,12 @@ def left_behind(listed: JobFiles) -> None:
 
 
 @files.command("delete", short_help="Delete what jobs gave back.")
-@click.argument("job_ids", type=JOB_ID, nargs=-1, required=True, metavar="ID...")
+@click.argument("named", type=JOB, nargs=-1, required=True, metavar="ID...")
 @json_option
 @with_grid
-async def delete(grid: Client, job_ids: tuple[int, ...], as_json: bool) -> int:
+async def delete(grid: Client, named: tuple[JobRef, ...], as_json: bool) -> int:
     """Delete the files that jobs gave back. The jobs themselves stay."""
-    freed = [await grid.delete_files(job_id) for job_id in dict.fromkeys(job_ids)]
+    freed = [await grid.delete_files(await number_of(grid, one)) for one in dict.fromkeys(named)]
     return _told(freed, as_json)
 
 

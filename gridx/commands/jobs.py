@@ -188,7 +188,7 @@ def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
         ("arguments", " ".join(spec.args) if spec else ""),
         ("waits for", _parents(spec) if spec else ""),
         ("attempts", str(job.attempt or "")),
-        ("retries", f"{job.failures} of {job.retries}" if job.retries else ""),
+        ("retries", _retries(job)),
         ("created", printing.when(job.created_at)),
         ("started", printing.when(job.started_at)),
         ("ended", printing.when(job.ended_at)),
@@ -208,6 +208,12 @@ def _facts(job: Job, receipt: Receipt) -> list[tuple[str, str]]:
         ("charged", f"{format_credits(receipt.charge)} credits" if ended or receipt.charge else ""),
         ("given back", f"{format_credits(receipt.released)} credits" if ended else ""),
     ]
+
+
+def _retries(job: Job) -> str:
+    if not job.retries:
+        return ""
+    return f"{job.retries} of each element" if job.array else f"{job.failures} of {job.retries}"
 
 
 def _files(job: Job) -> str:

@@ -78,6 +78,35 @@ def test_each_file_is_the_input_and_the_argument_of_one_element(standing, tmp_pa
     assert lines(standing, array) == ["a.csv aaa", "b.csv bbb", "c.csv ccc"]
 
 
+def test_files_of_an_array_are_named_by_element_and_by_name(standing, tmp_path):
+    code = "import os; i = os.environ['GRIDX_INDEX']; open(f'out/{i}.txt', 'w').write(i)"
+    array = array_of(mapped(standing, "--range", "0-2", code=code))
+    into = ("-d", str(tmp_path / "all"))
+    assert standing.gridx("fetch", array, "1.txt", *into, user="ann").stdout.split() == [
+        str(tmp_path / "all/1/1.txt")
+    ]
+    none = standing.gridx("fetch", array, "1.txt", "7.txt", *into, user="ann", check=False)
+    assert none.returncode == 3
+    assert f"No element of array {array} gave back 7.txt." in none.stderr
+    one = standing.gridx("fetch", f"{array}.2", "-d", str(tmp_path / "one"), user="ann").stdout
+    assert one.split() == [str(tmp_path / "one/2.txt")]
+    assert "2.txt" in standing.gridx("files", f"{array}[2]", user="ann").stdout
+    assert standing.gridx("files", "delete", f"{array}.2", user="ann").stdout.startswith("1 file")
+    standing.gridx("files", "delete", array, user="ann")
+    assert f"no files of array {array}" in standing.gridx("files", array, user="ann").stderr
+
+
+def test_what_failed_without_its_inputs_is_not_tried_again(standing, tmp_path):
+    given = tmp_path / "a.txt"
+    given.write_text("gone tomorrow")
+    failed = mapped(standing, "--each", str(given), code="raise SystemExit(1)", check=False)
+    standing.gridx("files", "prune", user="ann")
+    again = standing.gridx("retry", array_of(failed), user="ann", check=False)
+    assert again.returncode != 0
+    assert "no longer kept" in again.stderr
+    assert "gridx map" in again.stderr
+
+
 def test_what_failed_is_told_by_the_exit_code_and_tried_again_alone(standing):
     code = f"{TELL}\nsys.exit(int(os.environ['GRIDX_INDEX']) in (1, 4))"
     done = mapped(standing, "--count", "6", code=code, check=False)

@@ -70,6 +70,14 @@ def test_a_worker_is_told_where_its_coordinator_is(args, http, ws):
     assert settings.worker.user == settings.client.user == "ann"
 
 
+def test_a_worker_looks_for_the_ports_that_its_settings_give_the_coordinator(monkeypatch):
+    monkeypatch.setenv("GRIDX_HTTP_PORT", "9081")
+    monkeypatch.setenv("GRIDX_WS_PORT", "9080")
+    settings = parse("--role", "worker", "--user", "ann", "--coordinator-ip", "grid")
+    assert settings.worker.coordinator_http == settings.client.coordinator == "grid:9081"
+    assert settings.worker.coordinator_ws == "grid:9080/ws/worker"
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -402,7 +402,15 @@ class Jobs(WorkerSide):
             if payload is None:
                 raise _no_job(job_id)
             new = submission.again(record, payload, self._prices)
-        done = await self._to_the_end(self._accept(user, [new], idempotency))
+        try:
+            done = await self._to_the_end(self._accept(user, [new], idempotency))
+        except InvalidField as error:
+            if "sha256" not in error.details:
+                raise
+            raise Conflict(
+                f"Inputs of job {job_id} are no longer kept here, so it cannot be tried again as it was.",
+                "Submit it anew with its files: gridx submit --input, or gridx map.",
+            ) from None
         return self._view(done.jobs[0]), done.replayed
 
     async def _array_again(self, array: ArrayRecord) -> NewJob:
