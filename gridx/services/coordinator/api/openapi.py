@@ -81,7 +81,9 @@ def document(routes: Iterable[Route]) -> Json:
 
 def _operation(route: Route, schema: Callable[[Any], Json], parts: Json) -> Json:
     body, needed = _body(route)
-    error = {"description": "What is wrong, and what to do.", "content": _json(schema(ErrorReply))}
+    error: Json = {"description": "What is wrong, and what to do."}
+    if route.method != "HEAD":  # it has no body
+        error["content"] = _json(schema(ErrorReply))
     operation: Json = {
         "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path).rstrip('_')}",
         "summary": route.says,
