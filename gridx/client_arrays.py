@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
 from typing import Final
 
 from gridx.client_follow import stored_output
 from gridx.client_wire import Wire
-from gridx.messages import Job, JobPage, JobState
+from gridx.messages import ElementOutput, ElementOutputs, Job, JobPage, JobState
 
 PAGE: Final = 500
-AT_ONCE: Final = 8
-"""Elements whose output is read at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ElementOutput:
-    """An element with all that its last attempt wrote."""
-
-    job: Job
-    stdout: bytes
-    stderr: bytes
 
 
 class ClientArrays:
@@ -62,21 +48,22 @@ class ClientArrays:
     async def outputs(
         self, array_id: int, *, states: Collection[JobState] = ()
     ) -> AsyncIterator[ElementOutput]:
-        """What each element wrote, in the order of their indices; some are read ahead at the same time."""
-        reading: deque[asyncio.Task[ElementOutput]] = deque()
-        try:
-            async for job in self.all_elements(array_id, states=states):
-                reading.append(asyncio.create_task(self._read(job)))
-                if len(reading) >= AT_ONCE:
-                    yield await reading.popleft()
-            while reading:
-                yield await reading.popleft()
-        finally:
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
+        """What each element wrote, in the order of their indices, page by page."""
+        after: int | None = None
+        while True:
+            query = {"state": ",".join(states), "after": after}
+            page = await self._wire.get(f"/jobs/{array_id}/outputs", ElementOutputs, query)
+            for element in page.elements:
+                yield await self._whole(element)
+            if page.next is None:
+                return
+            after = page.next
 
-    async def _read(self, job: Job) -> ElementOutput:
-        stdout = await stored_output(self._wire, job.id, "stdout") if job.stdout_bytes else b""
-        stderr = await stored_output(self._wire, job.id, "stderr") if job.stderr_bytes else b""
+    async def _whole(self, element: ElementOutput) -> ElementOutput:
+        """With the rest of what was too much to come along."""
+        job, stdout, stderr = element.job, element.stdout, element.stderr
+        if len(stdout) < job.stdout_bytes:
+            stdout += await stored_output(self._wire, job.id, "stdout", len(stdout))
+        if len(stderr) < job.stderr_bytes:
+            stderr += await stored_output(self._wire, job.id, "stderr", len(stderr))
         return ElementOutput(job, stdout, stderr)

@@ -245,6 +245,21 @@ class JobPage(Wire, frozen=True):
     next: int | None = None
 
 
+class ElementOutput(Wire, frozen=True):
+    """What an element's last attempt wrote; less than ``job`` says where that was too much to come along."""
+
+    job: Job
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class ElementOutputs(Wire, frozen=True):
+    """Elements of an array in their order; ``next`` is passed as ``after`` for those that follow."""
+
+    elements: list[ElementOutput]
+    next: int | None = None
+
+
 class PriceLine(Wire, frozen=True):
     """One line of a quote or a receipt: a quantity of a resource over a time, and what it comes to."""
 

@@ -165,6 +165,27 @@ async def test_who_watches_an_array_hears_of_its_elements_and_others_of_the_arra
         assert {job.array_id for job in await heard(watching)} == {None, array.id}
 
 
+async def test_what_an_element_wrote_at_length_comes_whole_as_well(grid):
+    ann = await grid.person("ann")
+    worker = await grid.worker(ann)
+    sizes = {0: 3, 1: 1_000_000, 2: 0, 3: 100_000}
+    async with Client(grid.url, ann.token) as client:
+        array = await client.submit(JobSpec(**OK, array=ArraySpec(count=4)))
+        while not (await client.job(array.id)).state.ended:
+            for one in (await worker.receive(Assign)).attempts:
+                data = bytes([65 + one.array_index]) * sizes[one.array_index]
+                await worker.start(one.attempt_id)
+                for at in range(0, len(data), 100_000):
+                    await worker.write(one.attempt_id, data[at : at + 100_000], at)
+                await worker.finish(one.attempt_id, exit_code=0, stdout_bytes=len(data))
+        found = [one async for one in client.outputs(array.id)]
+    assert [len(one.stdout) for one in found] == [3, 1_000_000, 0, 100_000]
+    assert [set(one.stdout) for one in found] == [{65}, {66}, set(), {68}]
+    page = (await ann.get(f"/jobs/{array.id}/outputs?limit=1")).json
+    assert (len(page["elements"]), page["next"]) == (1, array.id + 1)
+    assert (await ann.get(f"/jobs/{array.id + 1}/outputs")).status == 404
+
+
 async def test_two_thousand_elements_are_no_effort(grid, running):
     ann = await grid.person("ann")
     owner = await grid.person("owner")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+from gridx.messages import JobState
 from gridx.services.coordinator.store import Store
 
 LOAD = textwrap.dedent(
@@ -14,10 +15,11 @@ LOAD = textwrap.dedent(
     import asyncio, sys
     from pathlib import Path
     from gridx.clock import SystemClock
-    from gridx.messages import AttemptState, JobState
+    from gridx.messages import AttemptState, Dependency, JobState
     from gridx.services.coordinator.ledger import Prices
     from gridx.services.coordinator.store import Store
-    from gridx.services.coordinator.store.records import End, NewAttempt, NewJob
+    from msgspec.structs import replace
+    from gridx.services.coordinator.store.records import End, NewArray, NewAttempt, NewJob
 
     job = NewJob("", "python", "", [], {}, 1000, 64, 0, 60, 0, 3, None, None, Prices(1, 1, 1), 10)
     end = End(JobState.SUCCEEDED, AttemptState.SUCCEEDED, charge=4, fee=1)
@@ -37,7 +39,21 @@ LOAD = textwrap.dedent(
                 await store.finish_attempt(attempt.id, end)
                 print("finished", made.id, flush=True)
 
-        await asyncio.gather(*(load() for _ in range(8)))
+        async def arrays():
+            # Each waits for the one before it.
+            after = []
+            while True:
+                many = replace(job, array=NewArray(range(5), 5, max_credits=40), after=after, retries=1)
+                made = (await store.submit(ann.id, [many], max_queued=10**6)).jobs[0]
+                after = [Dependency(job_id=made.id)]
+                while not (await store.array(made.id)).state.ended:
+                    for element in await store.elements(made, states=[JobState.QUEUED], limit=5):
+                        (attempt,) = await store.assign([NewAttempt(element.id, worker.id, (), "default")])
+                        if attempt is not None:
+                            await store.finish_attempt(attempt.id, end)
+                print("array", made.id, flush=True)
+
+        await asyncio.gather(arrays(), *(load() for _ in range(8)))
     asyncio.run(main())
     """
 )
@@ -59,6 +75,7 @@ async def test_what_was_acknowledged_survives_kill_9(path, clock):
         child.stdout.close()
     submitted = {int(number) for what, number in told if what == "submitted"}
     finished = {int(number) for what, number in told if what == "finished"}
+    arrays = [int(number) for what, number in told if what == "array"]
     assert finished <= submitted
     assert len(finished) > 50
     store = await Store.open(path, clock=clock)
@@ -66,6 +83,10 @@ async def test_what_was_acknowledged_survives_kill_9(path, clock):
         jobs = {job.id: job for job in await store.job_page(user_id=None, limit=10**6)}
         assert submitted <= set(jobs)
         assert all(jobs[number].charge == 4 for number in finished)
+        for number in arrays:
+            array = await store.array(number)
+            assert (array.state, array.succeeded, array.charge) == (JobState.SUCCEEDED, 5, 20)
+        assert arrays
         report = await store.audit()
         assert report.findings == []
         # Eight callers, so at most eight jobs more than were told.

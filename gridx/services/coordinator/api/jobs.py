@@ -11,6 +11,7 @@ from msgspec import Meta
 from gridx.errors import InvalidField
 from gridx.messages import (
     Count,
+    ElementOutputs,
     Id,
     Job,
     JobBatch,
@@ -42,6 +43,14 @@ class JobsQuery(Wire, frozen=True):
     array: Id | None = None
     index: Count | None = None
     after: Id | None = None
+
+
+class OutputsQuery(Wire, frozen=True):
+    """Which elements: those of these states, from behind the id ``after`` on."""
+
+    state: Annotated[str, Meta(max_length=200)] = ""
+    after: Id | None = None
+    limit: Annotated[int, Meta(ge=1, le=500)] = 500
 
 
 class JobQuery(Wire, frozen=True):
@@ -85,6 +94,13 @@ async def page(call: Call, query: JobsQuery) -> web.Response:
         owner=query.owner,
         before=query.before,
         limit=query.limit,
+    )
+    return reply(found)
+
+
+async def outputs(call: Call, query: OutputsQuery) -> web.Response:
+    found = await call.parts.jobs.outputs(
+        call.caller.user, call.id(), states=_states(query.state), after=query.after, limit=query.limit
     )
     return reply(found)
 
@@ -162,6 +178,11 @@ ROUTES = (
         *("GET", "/jobs/{id}", show, JobQuery),
         says="One job; with ``wait_s`` when it has ended, or after that time.",
         gives=Job,
+    ),
+    Route(
+        *("GET", "/jobs/{id}/outputs", outputs, OutputsQuery),
+        says="What an array's elements wrote, in their order; what wrote much is read by itself.",
+        gives=ElementOutputs,
     ),
     Route(
         *("POST", "/jobs/{id}/cancel", cancel),

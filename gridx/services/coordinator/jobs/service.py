@@ -17,6 +17,7 @@ from gridx.config import Settings
 from gridx.errors import Conflict, Forbidden, InvalidField, NotFound
 from gridx.messages import (
     ENDED,
+    ElementOutputs,
     Job,
     JobPage,
     JobSpec,
@@ -27,7 +28,7 @@ from gridx.messages import (
 )
 from gridx.services.coordinator import ledger
 from gridx.services.coordinator.fleet import Fleet
-from gridx.services.coordinator.jobs import submission
+from gridx.services.coordinator.jobs import elements, submission
 from gridx.services.coordinator.jobs.array_news import ArrayNews
 from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
 from gridx.services.coordinator.jobs.dispatch import Dispatcher
@@ -325,22 +326,23 @@ class Jobs(WorkerSide):
         Raises:
             NotFound: there is no such array, or index.
         """
-        array = await self._own(user, array_id)
-        if not isinstance(array, ArrayRecord):
-            raise NotFound(f"Job {array_id} is no array.", f"gridx show {array_id} shows it.")
+        array = await self._own_array(user, array_id)
         if index is not None:
-            one = await self._store.element(array, index)
-            if one is None:
-                raise NotFound(
-                    f"Array {array_id} has no element {index}.", f"gridx jobs --array {array_id} lists them."
-                )
-            return JobPage(jobs=[self._view(one)])
-        records = await self._store.elements(array, states=states, after=after, limit=limit + 1)
-        shown = records[:limit]
-        return JobPage(
-            jobs=[self._view(record) for record in shown],
-            next=shown[-1].id if len(records) > limit else None,
-        )
+            return await elements.one(self._store, self._view, array, index)
+        return await elements.page(self._store, self._view, array, states, after, limit)
+
+    async def outputs(
+        self,
+        user: UserRecord,
+        array_id: int,
+        *,
+        states: Collection[JobState] = (),
+        after: int | None = None,
+        limit: int = 50,
+    ) -> ElementOutputs:
+        """As ``elements``, with what each wrote, as far as it is little."""
+        array = await self._own_array(user, array_id)
+        return await elements.outputs(self._store, self._view, array, states, after, limit)
 
     async def cancel(self, user: UserRecord, job_id: int) -> Job:
         """Cancel: at once while it waits, else when its worker has killed it. Repeats change nothing."""
@@ -485,6 +487,12 @@ class Jobs(WorkerSide):
             "scheduling_rounds_total": self._dispatcher.rounds,
             **{f"attempts_{state}_total": count for state, count in self._lifecycle.ended.items()},
         }
+
+    async def _own_array(self, user: UserRecord, array_id: int) -> ArrayRecord:
+        array = await self._own(user, array_id)
+        if not isinstance(array, ArrayRecord):
+            raise NotFound(f"Job {array_id} is no array.", f"gridx show {array_id} shows it.")
+        return array
 
     async def _own(self, user: UserRecord, job_id: int) -> JobRecord | ArrayRecord:
         record = await self._store.job(job_id) or await self._store.array(job_id)

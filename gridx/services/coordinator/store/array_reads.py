@@ -15,8 +15,16 @@ from tortoise.queryset import ValuesListQuery
 from gridx.messages import Dependency as Wanted
 from gridx.messages import JobState
 from gridx.services.coordinator.store import rows
-from gridx.services.coordinator.store.models import Array, ArrayElement, ArrayPayload, Dependency, Job
+from gridx.services.coordinator.store.models import (
+    Array,
+    ArrayElement,
+    ArrayPayload,
+    Dependency,
+    Job,
+    OutputChunk,
+)
 from gridx.services.coordinator.store.orm import MAX_ID, ById, Reader, Statement, bounded, storable
+from gridx.services.coordinator.store.output import STREAM_NUMBER
 from gridx.services.coordinator.store.records import ArrayRecord, JobRecord, Payload
 from gridx.services.coordinator.store.text import MAX_TEXT, literal
 
@@ -41,6 +49,12 @@ _OWN = Statement(
     lambda: ArrayElement.filter(array_id=0, position__gte=0, position__lte=0).values_list(
         "position", "args", "inputs"
     )
+)
+
+
+_LAST_ATTEMPTS = ById(lambda ids: Job.filter(id__in=ids).values_list("id", "attempt_id"))
+_CHUNKS = ById(
+    lambda ids: OutputChunk.filter(attempt_id__in=ids).values_list("attempt_id", "stream", "offset", "data")
 )
 
 
@@ -170,6 +184,23 @@ class ArrayReads:
                     inputs=[*shared.inputs, *files],
                 )
         return found
+
+    async def last_outputs(self, job_ids: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
+        """All that is stored of stdout and stderr of these jobs' last attempts. They are kept in memory."""
+        attempts = {
+            attempt_id: job_id
+            for job_id, attempt_id in await _LAST_ATTEMPTS.rows(self._reader, job_ids)
+            if attempt_id is not None
+        }
+        parts: dict[tuple[int, int], list[tuple[int, bytes]]] = defaultdict(list)
+        for attempt_id, stream, offset, data in await _CHUNKS.rows(self._reader, attempts):
+            parts[attempt_id, stream].append((offset, data))
+        joined = {key: b"".join(data for _, data in sorted(found)) for key, found in parts.items()}
+        stdout, stderr = STREAM_NUMBER["stdout"], STREAM_NUMBER["stderr"]
+        return {
+            job_id: (joined.get((attempt_id, stdout), b""), joined.get((attempt_id, stderr), b""))
+            for attempt_id, job_id in attempts.items()
+        }
 
     async def unmet_dependencies(self) -> list[tuple[int, int]]:
         """Who waits for whom: a job or array, and a parent of it. Some of the former may have ended."""
