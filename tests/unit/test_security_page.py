@@ -22,6 +22,12 @@ def test_every_numbered_attack_has_a_row():
     assert list(rows()) == list(range(1, 65))
 
 
+def test_every_row_names_what_holds_it_and_what_happens():
+    for number, (tests, outcome) in rows().items():
+        assert any(path.startswith("hostile/") for path, _ in NAMED.findall(tests)), number
+        assert outcome, number
+
+
 def test_every_test_that_is_named_exists():
     for number, (tests, _) in rows().items():
         assert tests.count("::") == len(NAMED.findall(tests)), (number, tests)
