@@ -57,6 +57,14 @@ open("data.csv", "a").write("!")
     assert inputs["data.csv"].read_bytes() == b"a,b"
 
 
+@pytest.mark.engine
+async def test_a_table_is_read_as_it_is_at_home(box, files):
+    code = 'import pandas as pd\npd.read_csv("data.csv").groupby("city").sum().to_csv("out/sums.csv")'
+    table = b"city,people\nulm,1\nbonn,2\nulm,3\n"
+    result = (await box.run(code, inputs=files({"data.csv": table}), memory_mb=512)).ok()
+    assert result.files == {"sums.csv": b"city,people\nbonn,2\nulm,4\n"}
+
+
 async def test_many_small_inputs_and_large_ones_arrive_whole_and_in_place(any_box, files):
     contents = {f"many/{number:04}": bytes([number % 256]) * (number * 7) for number in range(300)}
     contents["large"] = os.urandom(3 * MIB + 17)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 
@@ -105,6 +106,14 @@ async def test_a_broken_pipe_ends_a_bash_program_s_parts_as_it_does_elsewhere(ba
         "y",
         "141",
     ]
+
+
+async def test_tools_find_out_how_much_memory_there_is(bash):
+    # Where that is refused, sort takes next to none, and more files than there may be.
+    code = "seq 100000 | shuf > numbers; sort -n numbers | tail -n 1; getconf _PHYS_PAGES"
+    last, pages = (await bash.run(code, language="bash", memory_mb=256)).ok().lines
+    assert last == "100000"
+    assert int(pages) == os.sysconf("SC_PHYS_PAGES")
 
 
 async def test_bash_is_ended_with_all_that_it_started(bash):

@@ -381,3 +381,15 @@ async def test_an_engine_without_a_limit_says_what_to_type(service, make_docker,
     assert "root" in caught.value.hint
     facts = dataclasses.replace((await engine.find_engine(service.address)).facts, cgroup=2)
     assert "Delegate=cpu memory pids" in engine.remedy(facts)
+
+
+async def test_files_go_in_and_out_and_bash_runs(box, tmp_path):
+    (tmp_path / "data").write_bytes(b"3\n1\n2\n" * 100_000)
+    code = "sort -n deep/data.txt > out/sorted.txt; ln -s / out/link; exit 3"
+    result = await box.run(code, language="bash", inputs={"deep/data.txt": tmp_path / "data"}, memory_mb=256)
+    assert (result.how, result.outcome.exit_code) == ("failed", 3)
+    [file] = result.outcome.files
+    assert (file.path, file.size) == ("sorted.txt", 600_000), result.stderr
+    assert result.left == {"link": "it is a symbolic link"}
+    late = await box.run("open('out/a', 'w').write('x')\nwhile True: pass", timeout_s=1)
+    assert (late.how, late.files) == ("timed_out", {"a": b"x"})
