@@ -27,11 +27,11 @@ OnOutput = Callable[[GridFuture[Any], Stream, bytes], None]
 
 @dataclass(eq=False, slots=True)
 class Parcel:
-    """Bytes that calls need as a file. ``data`` is None once they are sent."""
+    """Bytes that calls need as a file. They stay here while a call needs them: uploads can be pruned."""
 
     sha256: str
-    size: int
-    data: bytes | None
+    data: bytes
+    sent: bool = False
     users: int = 0
 
 
@@ -48,7 +48,7 @@ class Parcels:
         with self._lock:
             parcel = self._known.get(digest)
             if parcel is None:
-                parcel = self._known[digest] = Parcel(digest, len(data), bytes(data))
+                parcel = self._known[digest] = Parcel(digest, bytes(data))
             parcel.users += 1
             return parcel
 
@@ -78,6 +78,7 @@ class Call:
         job: what the job asks for; its code and its inputs are added.
         parcels: parts that travel as files, by their path in the job's folder.
         over: nothing more is to come of it.
+        sent_again: its files were gone when it was submitted, and were sent once more.
     """
 
     future: GridFuture[Any]
@@ -88,11 +89,12 @@ class Call:
     inputs: InputPaths | None = None
     on_output: OnOutput | None = None
     over: bool = False
+    sent_again: bool = False
 
     def spec(self) -> JobSpec:
         """The job, once everything that it needs is sent."""
         files = [
-            InputFile(path=path, sha256=parcel.sha256, size=parcel.size)
+            InputFile(path=path, sha256=parcel.sha256, size=len(parcel.data))
             for path, parcel in self.parcels.items()
         ]
         return msgspec.structs.replace(

@@ -31,6 +31,7 @@ from gridx.errors import (
     Untrusted,
 )
 from gridx.executor.calls import Call, InputPaths, Parcel, Parcels
+from gridx.executor.future import GridFuture
 from gridx.executor.results import Trust, outcome
 from gridx.messages import Job, JobChanged, JobSpec, JobState, Stream
 
@@ -49,6 +50,8 @@ FIRST_PATIENCE_S: Final = 15.0
 IDLE_S: Final = 30.0
 """After so long without a call the connection is closed; the next call opens it again."""
 PAGE: Final = 500
+FEW: Final = 4
+"""Jobs that are asked for one by one; more of them by pages."""
 UPLOADS_AT_ONCE: Final = 4
 FORGET_BYTES: Final = 256 << 10
 """A result file of so many bytes is deleted on the grid once it is here; smaller ones go with their time."""
@@ -83,7 +86,7 @@ class Desk:
         self._grid: Client | None = None
         self._me = ""
         self._reached = False
-        self._open: set[Call] = set()
+        self._open: dict[GridFuture[Any], Call] = {}
         self._questions: set[object] = set()
         self._by_job: dict[int, Call] = {}
         self._ready: deque[Call] = deque()
@@ -106,19 +109,17 @@ class Desk:
 
     def take(self, call: Call) -> None:
         """A new call."""
-        self._open.add(call)
+        self._open[call.future] = call
         if not call.parcels and call.inputs is None:
             self._ready.append(call)
         elif self._uploads_begun:
             self._spawn(self._upload(call))
         self._wake.set()
 
-    def cancel(self, future: Any) -> None:
+    def cancel(self, future: GridFuture[Any]) -> None:
         """The future was cancelled, or is to be stopped: so is its job."""
-        for call in self._open:
-            if call.future is future:
-                self._spawn(self._cancel(call))
-                return
+        if (call := self._open.get(future)) is not None:
+            self._spawn(self._cancel(call))
 
     def stop(self) -> None:
         """Nothing more will come: end with the last call."""
@@ -157,7 +158,7 @@ class Desk:
                 self._grid = await self._patiently(lambda: stack.enter_async_context(self._open_grid()))
                 self._me = (await self._patiently(self._grid.me)).username
                 self._uploads_begun = True
-                for call in self._open:
+                for call in self._open.values():
                     if call.parcels or call.inputs is not None:
                         self._spawn(self._upload(call))
                 loops = [
@@ -193,7 +194,7 @@ class Desk:
                 return
 
     def _fail_all(self, error: BaseException) -> None:
-        for call in list(self._open):
+        for call in list(self._open.values()):
             self._close(call, None, _again(error))
         self._ready.clear()
         self._by_job.clear()
@@ -214,11 +215,11 @@ class Desk:
         if call.over:
             return
         call.over = True
-        self._open.discard(call)
+        self._open.pop(call.future, None)
         if call.future.job_id is not None:
             self._by_job.pop(call.future.job_id, None)
         unused = [parcel for parcel in call.parcels.values() if self._parcels.leave(parcel)]
-        sent = [parcel.sha256 for parcel in unused if parcel.data is None]
+        sent = [parcel.sha256 for parcel in unused if parcel.sent]
         if sent and self._grid is not None and not isinstance(error, Unreachable):
             self._spawn(self._forget_uploads(sent))
         try:
@@ -306,7 +307,8 @@ class Desk:
             raise
         except GridError as error:
             if len(batch) == 1:
-                self._close(batch[0], None, error)
+                if not self._send_again(batch[0], error):
+                    self._close(batch[0], None, error)
                 return
             middle = len(batch) // 2
             await self._send(batch[:middle])
@@ -327,6 +329,19 @@ class Desk:
             self._unasked.clear()
         if streams != self._streams:
             self._spawn(self._read_again())
+
+    def _send_again(self, call: Call, error: GridError) -> bool:
+        """Whether a call was refused since its files are gone, pruned while it waited; they are sent anew."""
+        files = bool(call.parcels or call.inputs)
+        if call.sent_again or not files or not str(error.details.get("field", "")).startswith("inputs"):
+            return False
+        call.sent_again = True
+        for parcel in call.parcels.values():
+            parcel.sent = False
+        if call.inputs is not None:
+            call.inputs.found = None
+        self._spawn(self._upload(call))
+        return True
 
     async def _accepted(self, specs: Sequence[JobSpec]) -> list[Job]:
         assert self._grid is not None
@@ -418,9 +433,9 @@ class Desk:
             del self._uploading[name]
 
     async def _send_parcel(self, grid: Client, parcel: Parcel) -> None:
-        if parcel.data is not None:
+        if not parcel.sent:
             await grid.upload(parcel.data)
-            parcel.data = None
+            parcel.sent = True
 
     async def _send_inputs(self, grid: Client, inputs: InputPaths) -> None:
         if inputs.found is None:
@@ -464,12 +479,8 @@ class Desk:
         if not wanted:
             return
         try:
-            if len(wanted) <= 4:
-                for number in wanted:
-                    self._look(await self._patiently(partial(grid.job, number)))
-                return
             before: int | None = max(wanted) + 1
-            while wanted and before is not None:
+            while len(wanted) > FEW and before is not None:
                 page = await self._patiently(partial(grid.jobs, owner=self._me, limit=PAGE, before=before))
                 for job in page.jobs:
                     if job.id in wanted:
@@ -477,15 +488,17 @@ class Desk:
                         self._look(job)
                 before = page.next if wanted and page.next and page.next > min(wanted) else None
             for number in wanted:
-                self._look(await self._patiently(partial(grid.job, number)))
+                await self._look_at(grid, number)
         except Unreachable:
             return  # the stream is broken, too, and its next beginning looks again
-        except NotFound as error:
-            self._gone(error)
 
-    def _gone(self, error: NotFound) -> None:
-        """The coordinator does not know a job that it had accepted: its database is another one."""
-        self._fail_all(error)
+    async def _look_at(self, grid: Client, number: int) -> None:
+        try:
+            self._look(await self._patiently(partial(grid.job, number)))
+        except NotFound as error:
+            # The coordinator's database is another one than when it accepted the job.
+            if (call := self._by_job.get(number)) is not None:
+                self._close(call, None, error)
 
     def _look(self, job: Job) -> None:
         """Something is known of a job."""
@@ -531,7 +544,10 @@ class Desk:
         if number is None or grid is None:
             return ""
         if number not in self._owners:
-            self._owners[number] = (await self._patiently(lambda: grid.worker(number))).owner
+            try:
+                self._owners[number] = (await self._patiently(lambda: grid.worker(number))).owner
+            except NotFound:
+                return ""
         return self._owners[number]
 
     async def _follow(self, call: Call, job_id: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import linecache
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ IN_A_THREAD_BYTES: Final = 256 << 10
 TAIL_BYTES: Final = 2000
 """So much of stderr is quoted where a call ended without a result."""
 
-_FRAME: Final = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+_FRAME: Final = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d{1,9}), in ')
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -55,7 +56,9 @@ class Trust:
     everybody: bool = False
 
     def covers(self, owner: str, me: str) -> bool:
-        return self.everybody or owner.casefold() == me.casefold() or owner.casefold() in self.users
+        """Whether it holds for the machines of this owner; of one that is not known it does not."""
+        name = owner.casefold()
+        return self.everybody or (name != "" and (name == me.casefold() or name in self.users))
 
 
 async def outcome(
@@ -149,14 +152,21 @@ def _cannot_return(job: Job, header: Header) -> JobError:
 
 
 def with_sources(text: str) -> str:
-    """A traceback with the lines of those files that lie here: the machine that ran them has only names."""
+    """A traceback with the lines of the program's own files: the machine that ran them has only names.
+
+    Of loaded modules alone, and of what a notebook keeps: the text is not to say which files are read.
+    """
+    loaded_files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    known = loaded_files | set(linecache.cache)
     lines = text.splitlines()
     shown: list[str] = []
     for number, line in enumerate(lines):
         shown.append(line)
         frame = _FRAME.match(line)
         bare = number + 1 == len(lines) or not lines[number + 1].startswith("    ")
-        if frame and bare and (source := linecache.getline(frame["file"], int(frame["line"])).strip()):
+        if not frame or not bare or frame["file"] not in known:
+            continue
+        if source := linecache.getline(frame["file"], int(frame["line"])).strip():
             shown.append(f"    {source}")
     return "\n".join(shown)
 

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401  its end-of-program hook has to run after ours
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -93,6 +94,12 @@ class Session:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def after_fork(self) -> None:
+        """In a child of this process: the thread and its calls are the parent's."""
+        self._lock = threading.Lock()
+        self._open, self._late = {}, []
+        self._loop = self._desk = self._thread = None
 
     # -- the thread --------------------------------------------------------------------------------------
 
@@ -178,5 +185,12 @@ def _at_exit() -> None:
         session.join()
 
 
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 # Before the pools of the standard library end theirs: the client looks names up in such a pool.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)

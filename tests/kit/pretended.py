@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from gridx.errors import GridError, Unreachable
+from gridx.errors import GridError, InvalidField, NotFound, TooMany, Unreachable
 from gridx.messages import (
     InputFile,
     Job,
@@ -63,7 +64,6 @@ class PretendedGrid:
         self.opened = 0
         self.uploaded: list[str] = []
         self.forgotten: list[str] = []
-        self.lost_uploads = False
         self.specs: dict[int, JobSpec] = {}
         self.known: dict[int, Job] = {}
         self.outs: dict[int, dict[str, bytes]] = {}
@@ -110,6 +110,14 @@ class PretendedGrid:
         for queue in self._listeners:
             queue.put_nowait(Unreachable("It is away."))
 
+    def forget(self, number: int) -> None:
+        """Know nothing of a job any more."""
+        self.now(self.known.pop, number)
+
+    def prune(self) -> None:
+        """Delete every upload."""
+        self._blobs.clear()
+
     def start(self) -> None:
         """Let what waits begin."""
         self.holding = False
@@ -144,13 +152,14 @@ class PretendedGrid:
             raise self.refusals.popleft()
         open_now = sum(not job.state.ended for job in self.known.values())
         if open_now + len(specs) > self.room:
-            from gridx.errors import TooMany
-
             raise TooMany(f"{self.room} jobs may wait at once.", "Wait.")
         for spec in specs:
             msgspec.convert(msgspec.to_builtins(spec), JobSpec)
-            for file in spec.inputs:
-                assert len(self._blobs[file.sha256]) == file.size
+            for number, file in enumerate(spec.inputs):
+                if len(self._blobs.get(file.sha256, b"")) != file.size:
+                    raise InvalidField(
+                        f"inputs[{number}]: {file.path} was not uploaded.", field=f"inputs[{number}]"
+                    )
         self.batches.append(len(specs))
         jobs = []
         for spec in specs:
@@ -180,6 +189,8 @@ class PretendedGrid:
 
     async def job(self, number: int) -> Job:
         self._answer()
+        if number not in self.known:
+            raise NotFound(f"There is no job {number}.")
         return self.known[number]
 
     async def jobs(self, *, owner: str, limit: int, before: int) -> JobPage:
@@ -294,7 +305,7 @@ class PretendedGrid:
         if self.known[number].state.ended:
             return
         spec = self.specs[number]
-        folder = Path(self._folder.name) / str(number)
+        folder = Path(self._folder.name) / f"{os.getpid()}-{number}"
         (folder / "out").mkdir(parents=True)
         (folder / "job.py").write_text(spec.code)
         for file in spec.inputs:

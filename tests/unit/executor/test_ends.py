@@ -13,7 +13,15 @@ import pytest
 from conftest import wait_for
 from kit.pretended import jobs_of
 
-from gridx.errors import Forbidden, InsufficientCredits, TooMany, Unauthenticated, Unreachable, Unschedulable
+from gridx.errors import (
+    Forbidden,
+    InsufficientCredits,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unreachable,
+    Unschedulable,
+)
 from gridx.executor import (
     JobCancelled,
     JobFailed,
@@ -25,6 +33,7 @@ from gridx.executor import (
     UntrustedResult,
     desk,
 )
+from gridx.executor.results import with_sources
 from gridx.messages import JobState, LeftFile, Runtime
 
 
@@ -93,6 +102,12 @@ def test_a_result_that_cannot_be_pickled_is_a_failure_with_a_text_traceback(exec
     assert isinstance(error, ResultMissing)
     assert "_thread.lock" in error.message
     assert "Traceback" in str(error.__cause__)
+
+
+def test_a_traceback_from_elsewhere_says_nothing_of_files_that_are_not_the_programs():
+    told = with_sources(f'  File "/etc/passwd", line 1, in x\n  File "{__file__}", line 1, in y\n')
+    assert "root" not in told
+    assert "However a call ends" in told
 
 
 def test_an_exception_that_cannot_be_brought_back_is_told_as_text(executor):
@@ -317,6 +332,44 @@ def test_an_array_goes_once_however_many_calls_share_it(executor, pretended):
     assert table[0] == 0
     executor.shutdown()
     assert pretended.forgotten == pretended.uploaded
+
+
+def test_files_that_were_pruned_before_the_submit_are_sent_again(executor, pretended, monkeypatch):
+    data = os.urandom(1 << 20)
+    pretended.room = 1
+    pretended.holding = True
+    first = executor.submit(double, 1)
+    wait_for(lambda: first.job_id, "the first")
+    second = executor.submit(len, data)
+    wait_for(lambda: pretended.uploaded, "the upload")
+    pretended.now(pretended.prune)
+    pretended.start()
+    assert second.result(60) == 1 << 20
+    assert len(pretended.uploaded) == 2
+
+
+def test_a_fork_of_the_program_has_an_executor_of_its_own(executor):
+    assert executor.submit(double, 1).result(60) == 2
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if executor.submit(double, 2).result(60) == 4 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert executor.submit(double, 3).result(60) == 6
+
+
+def test_a_job_that_the_coordinator_forgot_fails_its_call_alone(executor, pretended):
+    pretended.holding = True
+    lost, kept = executor.submit(double, 1), executor.submit(double, 2)
+    wait_for(lambda: lost.job_id and kept.job_id, "the jobs")
+    pretended.leave()
+    pretended.forget(lost.job_id)
+    pretended.start()
+    pretended.away = False
+    assert isinstance(lost.exception(60), NotFound)
+    assert kept.result(60) == 4
 
 
 def test_arguments_are_as_they_were_at_submit(executor, pretended):
