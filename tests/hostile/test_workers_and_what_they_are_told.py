@@ -18,7 +18,8 @@ from kit.mangled import Mangled
 from kit.wire import Wire
 
 from gridx.errors import GridError
-from gridx.messages import MAX_CODE_BYTES, AttemptState, JobSpec, JobState
+from gridx.messages import MAX_CODE_BYTES, AttemptState, JobSpec, JobState, decode_coordinator_frames
+from gridx.services.worker.sandbox.engine import find_engine, warnings
 
 pytestmark = pytest.mark.engine
 
@@ -125,6 +126,30 @@ NONSENSE = {
 }
 
 
+def test_an_assignment_that_asks_for_what_there_is_not_is_none():
+    fits = {
+        "attempt_id": 1,
+        "job_id": 1,
+        "number": 1,
+        "owner": "bob",
+        "name": "",
+        "code": "pass",
+        "language": "python",
+        "args": [],
+        "env": {},
+        "cpu_millis": 1000,
+        "memory_mb": 512,
+        "gpus": [],
+        "timeout_s": 10,
+        "runtime": "default",
+        "output_cap_bytes": 1024,
+    }
+    assert decode_coordinator_frames(json.dumps([{"type": "assign", "attempts": [fits]}]))
+    for changes in NONSENSE.values():
+        with pytest.raises(GridError):
+            decode_coordinator_frames(json.dumps([{"type": "assign", "attempts": [{**fits, **changes}]}]))
+
+
 async def test_a_coordinator_that_asks_for_more_than_the_owner_allows_is_refused(grid, until):
     line = Lying(grid.ws_url, random.Random(1))
     await line.start()
@@ -139,20 +164,24 @@ async def test_a_coordinator_that_asks_for_more_than_the_owner_allows_is_refused
             **COLD,
             COORDINATOR_WS=line.url,
         )
-        for said, changes in ASKED.items():
-            line.rewrite = lambda attempt, changes=changes: attempt.update(changes)
-            job = await grid.bob.submit(JobSpec(code="print('never')", **SMALL))
+        line.rewrite = lambda attempt: attempt.update(ASKED.get(attempt["name"], {}))
+        jobs = {
+            said: await grid.bob.submit(JobSpec(code="print('never')", name=said, **SMALL)) for said in ASKED
+        }
 
-            async def refused(job=job):
-                attempts = (await grid.bob.job(job.id)).attempts or []
-                return [each for each in attempts if each.state is AttemptState.REFUSED]
+        async def refused(id: int):
+            attempts = (await grid.bob.job(id)).attempts or []
+            return [each for each in attempts if each.state is AttemptState.REFUSED]
 
-            (first, *_) = await until(refused, f"the refusal of {list(changes)}")
+        for said, job in jobs.items():
+            (first, *_) = await until(lambda id=job.id: refused(id), f"the refusal: {said}")
             assert any(part in first.reason for part in said.split("|")), first.reason
+        for job in jobs.values():
             await grid.bob.cancel(job.id)
-            assert (await ended(grid.bob, job.id)).job.state is JobState.CANCELLED
+            each = await ended(grid.bob, job.id)
+            assert (each.job.state, each.stdout) == (JobState.CANCELLED, b"")
         # What is no assignment at all ends the connection, not the worker; nothing of it runs.
-        for name, changes in NONSENSE.items():
+        for name, changes in list(NONSENSE.items())[:2]:
             line.rewrite = lambda attempt, changes=changes: attempt.update(changes)
             before = worker.text.count("connected to")
             job = await grid.bob.submit(JobSpec(code="print('never')", **SMALL))
@@ -261,3 +290,18 @@ async def test_an_engine_that_stops_or_hangs_breaks_the_attempt_and_comes_back_b
 
 async def _is(worker, state: str) -> bool:
     return (await worker()).state == state
+
+
+async def test_what_the_engine_lacks_is_told_to_the_owner_and_to_everybody(grid):
+    engine = await find_engine("")
+    try:
+        lacking = warnings(engine.facts)
+    finally:
+        await engine.close()
+    desk = next(each for each in await grid.bob.workers() if each.name == "desk")
+    told = desk.offer.warnings if desk.offer else []
+    assert [one for one in lacking if one not in told] == []
+    doctor = await asyncio.to_thread(grid.standing.processes.gridx, "doctor", "--no-job", check=False)
+    # On one line each, however wide the terminal is.
+    said = " ".join(doctor.stdout.split())
+    assert [one for one in lacking if one not in said] == []
