@@ -13,6 +13,7 @@ from kit.line import Line
 
 from gridx.client import Client
 from gridx.errors import Unavailable
+from gridx.messages import JobState
 
 MIB = 1 << 20
 
@@ -141,4 +142,35 @@ async def test_a_disk_without_room_refuses_a_file_and_takes_it_when_there_is_som
     ballast.unlink()
     uploaded = await grid.ann.upload(data)
     assert stored(grid) == {uploaded.sha256: 40 * MIB}
+    await grid.sound()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "file in place",
+        "add_sent before commit",
+        "add_sent after commit",
+        "finish before commit",
+        "finish after commit",
+    ],
+)
+async def test_what_a_job_leaves_comes_back_once_when_the_coordinator_is_killed_meanwhile(
+    start, failpoint, tmp_path, point
+):
+    grid = await start(workers=("one",))
+    inputs = await grid.ann.upload_inputs(["data=" + __file__])
+    failpoint(point)
+    code = "data = open('data', 'rb').read()\nfor name in 'ab': open('out/' + name, 'wb').write(data * 50)"
+    job = await grid.submit(code, inputs=inputs)
+    await grid.until_killed(grid.coordinator)
+    await grid.start_again()
+    assert await grid.ended(job.id) == {job.id: JobState.SUCCEEDED}
+    data = Path(__file__).read_bytes() * 50
+    for path in await grid.ann.fetch(job.id, tmp_path / "got"):
+        assert path.read_bytes() == data
+    job = await grid.ann.job(job.id)
+    assert (job.files, job.file_bytes, job.attempt) == (2, 2 * len(data), 1)
+    assert (await grid.ann.files(job.id)).left == []
+    assert set(stored(grid).values()) == {len(data), len(data) // 50}
     await grid.sound()
