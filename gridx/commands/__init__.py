@@ -46,6 +46,7 @@ def command(context: click.Context, coordinator: str | None, user: str | None, c
     gridx run FILE                 no grid needed: starts one here, runs the job, streams its output
     gridx login NAME               sign in (a new user: gridx login --register NAME)
     gridx submit FILE              and then: gridx output -f ID, gridx show ID
+    gridx submit FILE --input DATA its files go along; what it leaves in out/: gridx fetch ID
     gridx doctor                   what this machine can do, and what to type where something is missing
 
     Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 the grid said no, 4 the grid is out of reach,

@@ -14,6 +14,8 @@ from gridx.services.coordinator.store.blobs import Quota
 
 MAX_LEFT: Final = 100
 """Names of files that did not come back, of each attempt; the worker sends no more either."""
+PRUNE_BYTES: Final = 8 << 20
+"""Printed output that one step of pruning deletes, so that others get to write soon."""
 NEVER_CAME: Final = "its worker did not send it"
 
 _OWNER: Final = (
@@ -199,15 +201,21 @@ def expire_outputs(db: sqlite3.Connection, now: int, before: int, most: int) -> 
     The lengths of the output stay on record, so that a job still says how much it had printed.
     """
     found = db.execute(
-        "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id"
+        "SELECT attempts.id, stdout_bytes + stderr_bytes FROM attempts JOIN jobs ON jobs.id = attempts.job_id"
         " WHERE attempts.ended_at < ? AND attempts.ended_at IS NOT NULL AND attempts.pruned_at IS NULL"
         " AND jobs.ended_at < ? ORDER BY attempts.ended_at LIMIT ?",
         (before, before, most),
-    ).fetchall()
-    for (attempt_id,) in found:
+    )
+    pruned = 0
+    size = 0
+    for attempt_id, printed in found.fetchall():
+        if size > PRUNE_BYTES:
+            break
         _delete_files(db, attempt_id)
         db.execute("DELETE FROM left_files WHERE attempt_id = ?", (attempt_id,))
+        db.execute("DELETE FROM output_chunks WHERE attempt_id = ?", (attempt_id,))
         db.execute(f"{_NO_FILES} id = (SELECT job_id FROM attempts WHERE id = ?)", (attempt_id,))
-    db.executemany("DELETE FROM output_chunks WHERE attempt_id = ?", found)
-    db.executemany("UPDATE attempts SET pruned_at = ? WHERE id = ?", [(now, *row) for row in found])
-    return len(found)
+        db.execute("UPDATE attempts SET pruned_at = ? WHERE id = ?", (now, attempt_id))
+        pruned += 1
+        size += printed
+    return pruned
