@@ -2,7 +2,8 @@
 
 ``<sha256>`` is a whole file that was verified while it came, ``<sha256>.part`` one that is coming. The ones
 used longest ago are given up when something else needs the room, never one that a live attempt uses. The time
-of last use is the file's own, so that it outlives the process.
+of last use is the file's own, so that it outlives the process. Nothing is synced: what an earlier process
+left is read once before it is used, since a power cut may have left a file of nothing.
 
 All methods but ``call`` block and are safe in several threads.
 """
@@ -59,7 +60,8 @@ class Partial:
         Raises:
             OSError: the disk is full, or broken.
         """
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._path, flags, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             file.seek(self.size)
             view = memoryview(data)
@@ -90,6 +92,8 @@ class Cache:
         self._coming: dict[str, int] = {}
         """What is set aside for files that are coming, or taken by parts of such."""
         self._pins: Counter[str] = Counter()
+        self._unread: set[str] = set()
+        """Whole files of an earlier process, which may have been damaged since."""
         self._threads = ThreadPoolExecutor(THREADS, "cache")
         budget.count(self._used, self._give_up)
 
@@ -130,9 +134,25 @@ class Cache:
         return found
 
     def whole(self, file: InputFile) -> bool:
-        """Whether a file is here."""
+        """Whether a file is here, and known to be what it was."""
         with self._lock:
-            return self._sizes.get(file.sha256) == file.size
+            return self._sizes.get(file.sha256) == file.size and file.sha256 not in self._unread
+
+    def read(self, file: InputFile) -> None:
+        """Read a file that an earlier process left; one that is damaged is removed."""
+        sha256 = file.sha256
+        with self._lock:
+            if sha256 not in self._unread:
+                return
+        found = Partial(self.path(sha256))
+        found.load()
+        with self._lock:
+            self._unread.discard(sha256)
+            if found.sha256 == sha256:
+                return
+            log.warning("the input file %s in the cache is damaged and is fetched again", sha256)
+            self._sizes.pop(sha256, None)
+            self.path(sha256).unlink(missing_ok=True)
 
     def hold(self, files: Iterable[InputFile]) -> str:
         """Keep these for a live attempt until they are released, with room for those that are to come.
@@ -198,6 +218,7 @@ class Cache:
                 if wanted <= 0:
                     return
                 wanted -= self._sizes.pop(sha256)
+                self._unread.discard(sha256)
                 self.path(sha256).unlink(missing_ok=True)
 
     def _unpin(self, sha256s: Iterable[str]) -> None:
@@ -227,6 +248,7 @@ class Cache:
                 status = path.stat()
                 found.append((status.st_mtime, name[1], status.st_size))
         self._sizes = {sha256: size for _, sha256, size in sorted(found)}
+        self._unread = set(self._sizes)
 
 
 def _size(path: Path) -> int:

@@ -56,6 +56,7 @@ class Inputs:
         try:
             # Several attempts that need the same file wait for the one that fetches it.
             async with lock, self._room:
+                await self._cache.call(self._cache.read, file)
                 if not self._cache.whole(file):
                     await self._transfers.download(attempt_id, file, self._cache)
         finally:

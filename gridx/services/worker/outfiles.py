@@ -64,7 +64,7 @@ class OutFiles:
         budget = self._spool.budget
         if lacking := budget.lacking_bytes(self._size, self._reserve):
             raise OSError(errno.ENOSPC, budget.shortage(lacking, "a file that the job gives back"))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self._entry.out_path(self._entry.out_files), flags, 0o600)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -23,6 +23,8 @@ log = logging.getLogger("gridx.worker")
 
 AT_ONCE: Final = 2
 """Attempts whose files are sent at the same time."""
+FILES_AT_ONCE: Final = 4
+"""Files of one attempt that are sent at the same time."""
 MAX_LEFT: Final = 100
 LINE_CHARS: Final = 199
 CANCELLED: Final = "the job was cancelled before it was sent"
@@ -74,21 +76,15 @@ class Sending:
 
     async def _send(self, report: Report) -> None:
         assert report.finished is not None
-        finished, sent, left = report.finished, list[OutputFile](), list(report.finished.left)
+        finished = report.finished
+        stays: dict[int, str] = dict.fromkeys(range(len(finished.files)), CANCELLED)
+        """Files that are not there yet, and why not."""
         try:
             async with self._room:
-                for number, file in enumerate(finished.files):
-                    try:
-                        await self._transfers.upload(
-                            report.attempt_id, file, report.entry.out_path(number), self._spool.call
-                        )
-                    except NotTaken as error:
-                        left.append(_left(file, str(error)))
-                    else:
-                        sent.append(file)
+                await self._send_all(report, finished.files, stays)
         except Over:
             # Its end is told all the same: it is acknowledged, and then forgotten here.
-            sent = []
+            stays = dict.fromkeys(stays, "the attempt was over before it was sent")
         except Damaged:
             log.error("what attempt %d gave back is not whole on the disk any more", report.attempt_id)
             report.ready = Finished(
@@ -103,14 +99,29 @@ class Sending:
             if report.attempt_id not in self._cancelled:
                 raise
             self._cancelled.discard(report.attempt_id)
-            done = {id(file) for file in sent}
-            named = {one.path for one in left}
-            left += [
-                _left(file, CANCELLED)
-                for file in finished.files
-                if id(file) not in done and safetext.line(file.path, limit=LINE_CHARS) not in named
-            ]
-        report.ready = msgspec.structs.replace(finished, files=sent, left=left[:MAX_LEFT])
+        report.ready = _told(finished, stays)
+
+    async def _send_all(self, report: Report, files: list[OutputFile], stays: dict[int, str]) -> None:
+        """Send files, several at a time, and cross out those that arrived."""
+        turns = iter(enumerate(files))
+
+        async def send_next() -> None:
+            for number, file in turns:
+                place = report.entry.out_path(number)
+                try:
+                    await self._transfers.upload(report.attempt_id, file, place, self._spool.call)
+                except NotTaken as error:
+                    stays[number] = str(error)
+                else:
+                    del stays[number]
+
+        tasks = [asyncio.create_task(send_next()) for _ in range(min(FILES_AT_ONCE, len(files)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _over(self, report: Report, task: asyncio.Task[None]) -> None:
         id = report.attempt_id
@@ -121,8 +132,7 @@ class Sending:
             # Before it had begun.
             self._cancelled.discard(id)
             assert report.finished is not None
-            left = [*report.finished.left, *(_left(file, CANCELLED) for file in report.finished.files)]
-            report.ready = msgspec.structs.replace(report.finished, files=[], left=left[:MAX_LEFT])
+            report.ready = _told(report.finished, dict.fromkeys(range(len(report.finished.files)), CANCELLED))
             self._ready(id)
             return
         if (error := task.exception()) is not None:
@@ -131,5 +141,14 @@ class Sending:
         self._ready(id)
 
 
-def _left(file: OutputFile, why: str) -> LeftFile:
-    return LeftFile(path=safetext.line(file.path, limit=LINE_CHARS), why=safetext.line(why, limit=LINE_CHARS))
+def _told(finished: Finished, stays: Mapping[int, str]) -> Finished:
+    """An end as it is told, with what stays behind."""
+    sent = [file for number, file in enumerate(finished.files) if number not in stays]
+    left = [
+        LeftFile(
+            path=safetext.line(finished.files[number].path, limit=LINE_CHARS),
+            why=safetext.line(why, limit=LINE_CHARS),
+        )
+        for number, why in stays.items()
+    ]
+    return msgspec.structs.replace(finished, files=sent, left=[*finished.left, *left][:MAX_LEFT])

@@ -237,7 +237,7 @@ class Spool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _recover(self) -> None:
-        ended = set()
+        kept = set()
         for path in sorted(self.folder.glob("*.end")):
             end = _read_end(path)
             if end is None:
@@ -255,13 +255,15 @@ class Spool:
             ):
                 entry.lengths.update(lengths)
                 entry.cut.update(STREAMS)
-                ended.add(str(end.attempt_id))
+                kept.add(path.name)
+                kept.update(entry._path(stream).name for stream in STREAMS)
+                kept.update(entry.out_path(number).name for number in range(entry.out_files))
                 self.recovered.append((entry, end))
             else:
                 entry.out_bytes = 0
                 log.warning("the result of attempt %d lost its output and is dropped", end.attempt_id)
         for path in self.folder.iterdir():
-            if path.name.split(".")[0] not in ended and path.is_file():
+            if path.name not in kept and path.is_file():
                 path.unlink()
 
 

@@ -131,6 +131,28 @@ async def test_what_came_before_a_restart_is_taken_up(grid, join, sandbox, until
     assert grid.ranges[-1] == f"bytes={MIB}-"
 
 
+async def test_a_file_of_an_earlier_run_that_was_damaged_is_fetched_again(
+    grid, join, sandbox, until, tmp_path
+):
+    seen = reads(sandbox)
+    first = await join()
+    file = given(grid, b"content " * 1000)
+    await grid.assign(1, inputs=[file])
+    await until(lambda: grid.finished[1], "the first end")
+    await first.stop(drain=False)
+    second = await join()
+    await grid.assign(2, inputs=[file])
+    await until(lambda: grid.finished[2], "the second end")
+    assert len(grid.ranges) == 1
+    await second.stop(drain=False)
+    (tmp_path / "data" / "cache" / file.sha256).write_bytes(bytes(file.size))
+    await join()
+    await grid.assign(3, inputs=[file])
+    await until(lambda: grid.finished[3], "the third end")
+    assert len(grid.ranges) == 2
+    assert seen == [{"data.csv": grid.inputs[file.sha256]}] * 3
+
+
 async def test_a_coordinator_that_is_away_for_a_while_is_waited_for(grid, join, sandbox, until):
     seen = reads(sandbox)
     await join()
