@@ -97,6 +97,7 @@ class Desk:
         self._unasked: dict[int, Job] = {}
         self._streams = 0
         self._window = MAX_CALLS
+        self._told_to_wait = False
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._uploads_begun = False
         self._uploading: dict[str, asyncio.Future[None]] = {}
@@ -359,6 +360,9 @@ class Desk:
         if not self._by_job and wait_s is None:
             self._close(batch[0], None, error)
             return
+        if not self._told_to_wait:
+            log.warning("Calls wait for others of this executor to end: %s", error)
+            self._told_to_wait = True
         self._ready.appendleft(batch[0])
         self._ends.clear()
         try:

@@ -216,6 +216,8 @@ class Executor(concurrent.futures.Executor):
         return pickled(value, installed=self._installed, apart=apart)
 
     def _take_options(self, options: Options) -> None:
+        if "inputs" in options:
+            options = {**options, "inputs": tuple(options["inputs"])}
         fields: dict[str, Any] = {"python": THIS_PYTHON, **options}
         unknown = set(fields) - set(Options.__annotations__)
         if unknown:

@@ -16,6 +16,7 @@ from kit.pretended import jobs_of
 from gridx.errors import (
     Forbidden,
     InsufficientCredits,
+    InvalidField,
     NotFound,
     TooMany,
     Unauthenticated,
@@ -23,6 +24,7 @@ from gridx.errors import (
     Unschedulable,
 )
 from gridx.executor import (
+    Executor,
     JobCancelled,
     JobFailed,
     JobLost,
@@ -219,9 +221,10 @@ def test_too_little_credit_for_one_call_fails_it(executor, pretended):
     assert isinstance(executor.submit(double, 1).exception(60), InsufficientCredits)
 
 
-def test_more_calls_than_there_is_room_for_wait_for_each_other(executor, pretended):
+def test_more_calls_than_there_is_room_for_wait_for_each_other(executor, pretended, caplog):
     pretended.room = 3
     assert list(executor.map(double, range(20))) == [2 * number for number in range(20)]
+    assert caplog.text.count("3 jobs may wait at once") == 1
     assert max(pretended.batches) <= 3
 
 
@@ -413,6 +416,17 @@ def test_options_of_a_view_are_those_of_its_jobs(executor_of, pretended, tmp_pat
     view.shutdown()
     with pytest.raises(RuntimeError):
         executor.submit(double, 1)
+
+
+def test_a_bad_option_is_refused_at_once(executor):
+    with pytest.raises(InvalidField, match="cpus"):
+        executor.with_options(cpus=-1)
+    with pytest.raises(InvalidField, match="nowhere"):
+        executor.with_options(inputs=["nowhere.csv"])
+    with pytest.raises(TypeError, match="cores"):
+        executor.with_options(cores=1)
+    with pytest.raises(InvalidField, match="trust"):
+        Executor(trust="bob")
 
 
 def test_a_job_is_named_after_its_function(executor, pretended):
