@@ -237,8 +237,13 @@ PATHS = (
         "/%00",
         "/jobs/%ff",
     ),
-    *("/jobs/1%0d%0aSet-Cookie:x", "/credits/..%2f..%2fetc%2fpasswd", "/credits/%F0%9F%94%91", "/.git/config"),
-    *("/jobs/1;x=1", "/jobs/999999999999999999999", "/jobs/-1", "/jobs/1e3", "/jobs/0x1", "/jobs/١"),
+    *(
+        "/jobs/1%0d%0aSet-Cookie:x",
+        "/credits/..%2f..%2fetc%2fpasswd",
+        "/credits/%F0%9F%94%91",
+        "/.git/config",
+    ),
+    *("/jobs/1;x=1", "/jobs/999999999999999999999", "/jobs/-1", "/jobs/1e3", "/jobs/0x1", "/jobs/%D9%A1"),
     *("/jobs/1/files/../../../etc/passwd", "/docs/../../etc/passwd", "/admin", "/*", "/" + "a" * 7000),
 )
 
