@@ -6,8 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -30,10 +29,10 @@ from gridx.services.coordinator import ledger
 from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import elements, submission
 from gridx.services.coordinator.jobs.array_news import ArrayNews
-from gridx.services.coordinator.jobs.backlog import Backlog, weight_of
+from gridx.services.coordinator.jobs.backlog import Backlog
 from gridx.services.coordinator.jobs.dispatch import Dispatcher
-from gridx.services.coordinator.jobs.held_back import by_child
 from gridx.services.coordinator.jobs.lifecycle import Hub, Lifecycle
+from gridx.services.coordinator.jobs.recovery import take_up
 from gridx.services.coordinator.jobs.sweeper import Sweeper
 from gridx.services.coordinator.jobs.views import (
     array_receipt,
@@ -45,7 +44,7 @@ from gridx.services.coordinator.jobs.views import (
     spec_view,
 )
 from gridx.services.coordinator.jobs.workers import WorkerSide
-from gridx.services.coordinator.live import Ask, Live
+from gridx.services.coordinator.live import Ask
 from gridx.services.coordinator.states import LIVE_ATTEMPTS, PAID
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import (
@@ -63,9 +62,6 @@ from gridx.services.coordinator.store.submit import hold_for
 log = logging.getLogger("gridx.coordinator")
 
 T = TypeVar("T")
-
-USAGE_HALF_LIVES: Final = 10
-"""How far back usage is read at a start; what is older counts for less than a thousandth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +103,8 @@ class Jobs(WorkerSide):
 
     async def start(self) -> None:
         """Take up what an earlier run left: what waits, what lives on workers, what was consumed."""
-        await self._fleet.load()
+        await take_up(self._store, self._fleet, self._backlog, self._settings, self._clock)
         self._store.on_aftermath(self._follow)
-        waits_for = by_child(await self._store.unmet_dependencies())
-        for array in await self._store.open_arrays():
-            fresh = await self._store.fresh_elements(array.id)
-            ids, indices = zip(*fresh, strict=True) if fresh else ((), ())
-            self._backlog.add_array(array, ids, indices, waits_for=waits_for.get(array.id, ()))
-        live = await self._store.live_attempts()
-        waiting = await self._store.waiting_jobs()
-        open_ids = [job.id for job in waiting] + [job.id for _, job in live]
-        for job_id, worker_ids in (await self._store.machine_faults(open_ids)).items():
-            self._backlog.broke(job_id, worker_ids)
-        for attempt, job in live:
-            self._fleet.begin(self._revive(attempt, job))
-        for job in waiting:
-            self._backlog.add(job, waits_for=waits_for.get(job.id, ()))
-        past = timedelta(seconds=self._settings.scheduler.half_life_s * USAGE_HALF_LIVES)
-        for user_id, ended_at, cost in await self._store.recent_usage(self._clock.now() - past):
-            self._backlog.used(user_id, cost, ended_at)
         for name, work in (
             ("dispatcher", self._dispatcher.run()),
             ("sweeper", self._sweeper.run()),
@@ -149,30 +128,25 @@ class Jobs(WorkerSide):
 
         def over(done: asyncio.Task[None]) -> None:
             if not done.cancelled() and (error := done.exception()) is not None:
-                log.critical("the %s died", name, exc_info=error)
-                for callback in self._on_failure:
-                    callback(error)
+                self._failed(f"the {name} died", error)
 
         task.add_done_callback(over)
         self._background.append(task)
 
-    def _revive(self, attempt: AttemptRecord, job: JobRecord) -> Live:
-        """An attempt that lived when the coordinator went away: its worker has a whole lease to come back."""
-        now = self._clock.monotonic()
-        live = Live(attempt, job, now + self._lease_s, now, weight_of(job))
-        live.stored = {"stdout": attempt.stdout_bytes, "stderr": attempt.stderr_bytes}
-        live.running_since = now
-        if attempt.started_at is not None:
-            live.started = live.accepted = True
-            if attempt.boot_id == self._store.boot_id:
-                live.running_since = attempt.assigned_mono_ms / 1000
-        if job.state is JobState.CANCELLING:
-            live.asked = Ask.CANCEL
-            live.give_up_at = now + 2 * self._lease_s
-        return live
+    def _failed(self, what: str, error: BaseException) -> None:
+        log.critical("%s", what, exc_info=error)
+        for callback in self._on_failure:
+            callback(error)
 
     def _follow(self, aftermath: Aftermath) -> None:
         """Take over what a step of the store changed beside its own job."""
+        try:
+            self._take_over(aftermath)
+        except Exception as error:
+            # What is in memory is not what is stored any more; a start puts that right.
+            self._failed("what the store changed could not be taken over", error)
+
+    def _take_over(self, aftermath: Aftermath) -> None:
         for new in aftermath.accepted:
             record, payload, array = new.record, submission.shared(new.job), new.job.array
             if isinstance(record, JobRecord):
