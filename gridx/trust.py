@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -73,6 +74,13 @@ class Trust:
                 )
         return self._settled[url]
 
+    async def changed(
+        self, url: str, error: aiohttp.ServerFingerprintMismatch, *, like: str = ""
+    ) -> Untrusted:
+        """As :func:`changed`, with the name of the address under which the certificate is known."""
+        known = await asyncio.to_thread(self.known.all)
+        return changed(url, error, self._line(known, place(url), like))
+
     def forget(self, url: str) -> None:
         """Settle an address anew at its next use: the person may have changed what is known."""
         self._settled.pop(url, None)
@@ -91,8 +99,12 @@ class Trust:
         return http_url(text)
 
     def _kept(self, where: str, like: str) -> str | None:
+        """What is known of an address; a line of its own counts only where ``like`` has none."""
         known = self.known.all()
-        return known.get(where) or (known.get(place(like)) if like else None)
+        return known.get(self._line(known, where, like))
+
+    def _line(self, known: Mapping[str, str], where: str, like: str) -> str:
+        return place(like) if like and place(like) in known else where
 
     def _plain(self, url: str, where: str, kept: str | None) -> bool:
         if kept is None:
@@ -120,14 +132,14 @@ class Trust:
         return aiohttp.Fingerprint(digest(kept))
 
 
-def changed(url: str, error: aiohttp.ServerFingerprintMismatch) -> Untrusted:
-    """The certificate is not the one that is known: nothing was sent."""
+def changed(url: str, error: aiohttp.ServerFingerprintMismatch, known_as: str = "") -> Untrusted:
+    """The certificate is not the one that is known, of ``known_as`` or of the address; nothing was sent."""
     where = place(url)
     return Untrusted(
         f"The certificate of {where} is another than before: somebody may be in between. Nothing was sent. "
         f"Known is {written(error.expected)}, now it is {written(error.got)}.",
         "Ask whoever runs the coordinator which one it prints at its start. If the new one is right, type: "
-        f"gridx trust https://{where}",
+        f"gridx trust https://{known_as or where}",
     )
 
 

@@ -63,7 +63,7 @@ def _show(known: dict[str, str], as_json: bool) -> int:
     if as_json:
         printing.as_json({"coordinators": known})
     elif known:
-        printing.table(("coordinator", "certificate"), sorted(known.items()))
+        printing.table(("COORDINATOR", "CERTIFICATE"), sorted(known.items()))
     else:
         printing.out("No coordinator's certificate is known yet; the first https connection keeps it.")
     return EXIT_OK

@@ -175,6 +175,9 @@ class Link:
                     self._ws = None
         except aiohttp.WSServerHandshakeError as error:
             raise await self._turned_away(error.status) from None
+        except aiohttp.ServerFingerprintMismatch as error:
+            self._signing.trust.forget(self.url)
+            raise await self._signing.trust.changed(self.url, error, like=self._signing.url) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._signing.trust.forget(self.url)
             raise unreachable(self.url, error) from None

@@ -48,7 +48,7 @@ def check(spec: JobSpec, user: UserRecord, languages: Collection[str], max_array
     node = spec.language == "javascript"
     if spec.language not in languages:
         raise InvalidField(
-            "language: no worker of the fleet knows it.",
+            f"language: no worker of the fleet knows {spec.language}.",
             f"The fleet offers {', '.join(sorted(languages))}."
             + (" A worker's owner adds it with: gridx runtime build --node" if node else ""),
             field="language",
