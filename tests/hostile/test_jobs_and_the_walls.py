@@ -474,6 +474,6 @@ os.memfd_create("x")
 
 
 async def test_what_programs_need_is_let_through(grid):
-    found = await at_once(grid, NEEDED, memory_mb=512, cpus=0.4)
+    found = await at_once(grid, NEEDED, memory_mb=512, cpus=0.4, timeout_s=120)
     for name, each in found.items():
         assert each.job.state is JobState.SUCCEEDED, (name, each)

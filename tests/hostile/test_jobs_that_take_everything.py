@@ -143,7 +143,7 @@ NEVER_ENOUGH = ("a list", "one large object", "pages that are mapped", "many pro
 
 async def test_memory_past_the_limit_is_refused_or_named_so_with_the_peak(grid):
     programs = {name: f"{START}MIB = 1 << 20\n{code}" for name, code in HOARDS.items()}
-    found = await at_once(grid, programs, timeout_s=30, memory_mb=64, cpus=0.4)
+    found = await at_once(grid, programs, timeout_s=120, memory_mb=64, cpus=0.4)
     for name, each in found.items():
         killed = each.job.state is JobState.OUT_OF_MEMORY
         refused = each.job.state is JobState.SUCCEEDED and each.stdout.startswith(b"refused")
@@ -223,7 +223,7 @@ except OSError as error: print(errno.errorcode[error.errno])
 
 async def test_a_full_place_is_told_so_inside_and_the_machine_s_disk_is_not_touched(grid):
     programs = {name: f"import errno, os\n{code}" for name, code in FILLS.items()}
-    found = await at_once(grid, programs, memory_mb=256, cpus=0.4)
+    found = await at_once(grid, programs, memory_mb=256, cpus=0.4, timeout_s=120)
     for name, each in found.items():
         assert set(each.ok().lines) <= {"ENOSPC", "EFBIG"}, (name, each)
         assert each.lines, name
@@ -297,7 +297,7 @@ async def test_a_flood_is_capped_and_ended_and_costs_the_worker_no_memory(grid):
     await at_once(grid, {"first": FLOODS["both streams"]}, cpus=0.5)
     Path(f"/proc/{worker}/clear_refs").write_text("5")
     before = memory(worker, "VmRSS")
-    found = await at_once(grid, FLOODS, cpus=0.4)
+    found = await at_once(grid, FLOODS, cpus=0.4, timeout_s=120)
     drips = await at_once(grid, DRIPS, cpus=0.2, timeout_s=2)
     assert memory(worker, "VmHWM") - before < 20 * MIB
     for name, each in found.items():
