@@ -150,6 +150,34 @@ async def test_two_uploads_of_one_file_at_once_end_in_one_file(grid, ann):
     assert (await ann.get("/blobs/usage")).json["input_bytes"] == len(data)
 
 
+async def test_wrong_bytes_do_no_harm_to_right_ones_of_the_same_name_at_the_same_time(grid, ann):
+    data = os.urandom(MIB)
+    wrong = bytes(MIB)
+
+    async def send(content: bytes) -> None:
+        offset = 0
+        for _ in range(20):
+            end = offset + MIB // 8
+            answer = await put(ann, content[offset:end], sha256=digest(data), size=MIB, offset=offset)
+            if answer.status == 409:
+                offset = answer.error["details"]["offset"]
+            elif answer.status == 200 and not answer.json["complete"]:
+                offset = answer.json["offset"]
+            elif answer.status == 200:
+                return
+            else:
+                assert answer.status == 422, answer.content
+                offset = 0
+
+    for _ in range(5):
+        await asyncio.gather(*(send(content) for content in (data, wrong, data, wrong)))
+        while (await have(ann, digest(data)))[0] != 200:
+            await send(data)
+        path = blob_folder(grid) / digest(data)[:2] / digest(data)
+        assert path.read_bytes() == data
+        await ann.post("/blobs/prune")
+
+
 @pytest.mark.parametrize("name", ["", "abc", "A" * 64, "g" * 64, "..%2f..%2fgrid.db", "0" * 63 + "%0a"])
 async def test_a_name_that_is_no_hash_is_refused(ann, name):
     answer = await ann.ask("PUT", f"/blobs/{name}?size=1", b"x")

@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from gridx.messages import Assign, OutputFile
@@ -109,6 +110,9 @@ class Play:
 
         # A file of the worker's may have its place and not yet its row.
         await self.until(in_step, "the disk to have what the rows say")
+        for path in folder.glob("??/*"):
+            with suppress(FileNotFoundError):
+                assert digest(path.read_bytes()) == path.name
         for user in await parts.store.users():
             assert (await parts.store.files_taken(user.id)).size <= QUOTA
 

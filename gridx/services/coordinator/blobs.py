@@ -7,6 +7,7 @@ leaves are files without a row, and those are removed at the next start.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -25,13 +26,7 @@ SPARE_BYTES: Final = 64 << 20
 """Kept free on the disk for the database."""
 _READ_BYTES: Final = 1 << 20
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_FLAGS: Final = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-)
+_FLAGS: Final = os.O_WRONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Partial:
@@ -55,7 +50,7 @@ class Partial:
         Raises:
             OSError: the disk is full, or broken.
         """
-        fd = os.open(self._path, _FLAGS, 0o600)
+        fd = self._open()
         try:
             os.lseek(fd, self.size, os.SEEK_SET)
             view = memoryview(data)
@@ -73,13 +68,26 @@ class Partial:
 
     def sync(self) -> str:
         """Have all of it on the disk; returns the SHA-256 of what came."""
-        fd = os.open(self._path, _FLAGS, 0o600)
+        fd = self._open()
         try:
             os.ftruncate(fd, self.size)
             os.fsync(fd)
         finally:
             os.close(fd)
         return self._hash.hexdigest()
+
+    def _open(self) -> int:
+        """The file; of one that is not there any more nothing has come."""
+        try:
+            fd = os.open(self._path, _FLAGS if self.size else _FLAGS | os.O_CREAT, 0o600)
+            if os.fstat(fd).st_size >= self.size:
+                return fd
+            os.close(fd)
+        except FileNotFoundError:
+            pass
+        self.size = 0
+        self._hash = hashlib.sha256()
+        raise FileNotFoundError(errno.ENOENT, "what had come of the file is gone")
 
     def move(self, target: Path) -> None:
         """Give it its place and have that on the disk, too."""

@@ -192,7 +192,9 @@ class Uploads:
     async def drop_named(self, name: str) -> None:
         """The same, by the partial file's name."""
         coming = self._coming.get(name)
-        if coming is not None and not coming.lock.locked() and not coming.waiting:
+        if coming is None or coming.lock.locked() or coming.waiting:
+            return
+        async with coming.lock:
             await self._drop(name, coming)
 
     def begun(self) -> dict[str, float]:
@@ -255,8 +257,14 @@ class Uploads:
         return coming.partial
 
     async def _drop(self, name: str, coming: _Coming) -> None:
-        self._coming.pop(name, None)
-        await self.thread(lambda: self._folder.remove_partial(name))
+        """Remove a file that came, its lock held. It is known until it is gone, so that none begins anew."""
+
+        async def remove() -> None:
+            await self.thread(lambda: self._folder.remove_partial(name))
+            if self._coming.get(name) is coming:
+                del self._coming[name]
+
+        await _to_the_end(remove())
 
     # -- the bytes -----------------------------------------------------------------------------------------
 
