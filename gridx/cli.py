@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gridx import __version__
+from gridx import __version__, privatefiles
 from gridx.exits import complain, ending
 
 ROLES = ("standalone", "coordinator", "worker", "viewer")
@@ -182,7 +182,7 @@ def _has_terminal() -> bool:
 
 def main() -> None:
     """Entry point of ``gridx-tui``."""
-    os.umask(0o077)
+    privatefiles.guard()
     sys.exit(ending(lambda: command.main(prog_name="gridx-tui", standalone_mode=False) or 0))
 
 

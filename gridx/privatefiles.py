@@ -13,6 +13,17 @@ from pathlib import Path
 from gridx.errors import SetupError
 
 
+def guard() -> None:
+    """Let this process make files for its user alone, and leave no image of its memory when it crashes."""
+    os.umask(0o077)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder that only its owner may enter; one that exists is left as it is.
 

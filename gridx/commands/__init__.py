@@ -6,13 +6,12 @@ interrupted. Modules here import nothing heavy at their top, so that ``--help`` 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from gridx import __version__
+from gridx import __version__, privatefiles
 from gridx.commands import (
     account,
     admin,
@@ -62,5 +61,5 @@ for module in (account, submit, map, jobs, output, files, workers, worker, credi
 
 def main() -> None:
     """Entry point of ``gridx``."""
-    os.umask(0o077)
+    privatefiles.guard()
     sys.exit(ending(lambda: command.main(prog_name="gridx", standalone_mode=False) or 0))
