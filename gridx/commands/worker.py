@@ -39,9 +39,7 @@ def worker(context: click.Context, data_dir: Path | None) -> None:
     context.meta["gridx.worker"] = data_dir or place.settings().data_path
 
 
-def _tell(
-    do: Literal["status", "pause", "resume", "drain"], as_json: bool, *, give_back: bool = False
-) -> int:
+def _tell(do: Deed, as_json: bool, *, give_back: bool = False) -> int:
     from gridx.control import Order, tell
 
     report = tell(click.get_current_context().meta["gridx.worker"], Order(do=do, give_back=give_back))

@@ -186,17 +186,17 @@ async def test_who_waits_for_the_state_is_not_woken_by_output(hub):
 
 
 @pytest.mark.parametrize("what", ["state", "output", "close"])
-async def test_wait_job_ends_with_the_first_change(hub, what):
-    waiting = asyncio.create_task(hub.wait_job(7, 60))
-    while not hub._output_waiters:
+async def test_who_waits_for_output_is_woken_by_the_first_change(hub, what):
+    with hub.watching(7, output=True) as change:
+        waiting = asyncio.create_task(change.wait(60))
         await asyncio.sleep(0)
-    if what == "state":
-        hub.job_changed(ANN, 7, lambda: job(7))
-    elif what == "output":
-        hub.output_arrived(ANN, 7, 1, "stderr", 0, b"x")
-    else:
-        hub.close()
-    await waiting
+        if what == "state":
+            hub.job_changed(ANN, 7, lambda: job(7))
+        elif what == "output":
+            hub.output_arrived(ANN, 7, 1, "stderr", 0, b"x")
+        else:
+            hub.close()
+        await waiting
 
 
 async def test_closing_sends_every_reader_away(hub):

@@ -262,12 +262,6 @@ class Hub:
         finally:
             _discard(waiters, job_id, change)
 
-    async def wait_job(self, job_id: int, timeout_s: float) -> None:
-        """Wait until a job's state or output changes, or for the timeout in seconds."""
-        with self.watching(job_id, output=True) as change:
-            if not self.closing:
-                await change.wait(timeout_s)
-
     def close(self) -> None:
         """Send the readers away and wake everybody who waits: the coordinator stops."""
         self.closing = True

@@ -267,9 +267,6 @@ class Files:
             f"Job {job.id} has no attempt {number}.", f"It had {len(attempts)}: gridx show {job.id}"
         )
 
-    async def _check_quota(self, user_id: int, more: int) -> None:
-        blobs.check_quota(await self._store.files_taken(user_id), more, self._quota)
-
     async def _take(
         self,
         sender: Sender,

@@ -14,7 +14,6 @@ from gridx.services.coordinator.accounts import Accounts
 from gridx.services.coordinator.api.call import address
 from gridx.services.coordinator.sockets import Caller
 
-MAX_HEADER_CHARS: Final = 8000
 SECRET_PARAMETERS: Final = frozenset({"token", "access_token", "api_key", "apikey", "auth", "password"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
