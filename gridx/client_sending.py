@@ -151,6 +151,7 @@ async def _send(
 ) -> None:
     """Send a file from an offset on, chunk by chunk, until it is there."""
     patience = Patience()
+    resumed = offset > 0
     while True:
         length = min(CHUNK_BYTES, wanted.size - offset)
         query = {"size": wanted.size, "offset": offset}
@@ -171,9 +172,13 @@ async def _send(
                 return
             continue
         except InvalidField as error:
-            if error.details.get("field") == "sha256":
+            if error.details.get("field") != "sha256":
+                raise
+            if not resumed:
                 raise _changed(name) from None
-            raise
+            # What had come before may have been of another time, or damaged; it was dropped.
+            resumed, offset = False, 0
+            continue
         if state.complete:
             tally.put(number, wanted.size)
             return

@@ -161,6 +161,16 @@ async def test_a_file_that_changes_while_it_is_sent_is_told(ann, tmp_path, monke
         await ann.upload(path)
 
 
+async def test_what_had_come_of_another_file_is_sent_anew(grid, ann):
+    """A coordinator whose disk lost the middle of a file says at the end that it is not the one."""
+    data = os.urandom(9 * MIB)
+    path = f"/blobs/{digest(data)}?size={len(data)}"
+    person = Person(grid.url, grid.session, "ann", ann.token or "")
+    assert (await person.ask("PUT", path, bytes(MIB))).status == 200
+    assert await ann.upload(data) == (digest(data), len(data))
+    assert (await ann.usage()).input_bytes == len(data)
+
+
 async def test_files_are_fetched_together_and_one_by_one(ann, worker, bob, tmp_path):
     await ann.submit(spec())
     files = {"a.txt": b"a", "sub/b.bin": os.urandom(3 * MIB), "sub/deep/c": b"", "ü b": b"b"}

@@ -151,3 +151,25 @@ def test_the_example_counts_the_words_of_a_folder(processes, folder):
     assert done.stdout == "idle.txt: 20 words\njobs.txt: 21 words\n"
     assert written(folder / "results") == ["reports/summary.txt", "words.csv"]
     assert (folder / "results/words.csv").read_text().splitlines()[:2] == ["word,count", "the,8"]
+
+
+def test_files_of_an_array_are_fetched_by_index(standing, folder):
+    def gridx(*args: str) -> str:
+        done = typed(standing.shell_environ("ann"), folder, *args)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    code = (
+        "import os; i = os.environ['GRIDX_INDEX']\n"
+        "if i != '1': open('out/r.txt', 'w').write(open('data.csv').read() + ':' + i)"
+    )
+    gridx("map", "-c", code, *SMALL, "--range", "0-2", "--input", "data.csv")
+    array = json.loads(gridx("jobs", "--limit", "1", "--json"))["jobs"][0]
+    listed = gridx("files", str(array["id"])).splitlines()[1:]
+    assert [line.split()[0] for line in listed] == ["0", "2"]
+    gridx("fetch", str(array["id"]), "-d", "all")
+    assert written(folder / "all") == ["0/r.txt", "2/r.txt"]
+    assert (folder / "all/2/r.txt").read_text() == "1,2,3:2"
+    assert "2 files were deleted" in gridx("files", "delete", str(array["id"]))
+    again = typed(standing.shell_environ("ann"), folder, "fetch", str(array["id"]))
+    assert f"No element of array {array['id']}" in again.stderr
