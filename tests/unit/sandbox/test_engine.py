@@ -10,6 +10,7 @@ import io
 import json
 import socket
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridx.errors import EngineMissing
+from gridx.filepaths import RESERVED
 from gridx.messages import Runtime
 from gridx.services.worker.sandbox import discovery, engine, runtimes
 from gridx.services.worker.sandbox.container import (
@@ -30,6 +32,7 @@ from gridx.services.worker.sandbox.container import (
 from gridx.services.worker.sandbox.discovery import Candidate, Tried, absent, candidates, missing
 from gridx.services.worker.sandbox.engine import EngineFacts
 from gridx.services.worker.sandbox.inspection import changed_limits, differences
+from gridx.services.worker.sandbox.languages import LANGUAGES, spoken
 from gridx.services.worker.sandbox.runtimes import RuntimeImage, Unusable, read_image
 
 FACTS = EngineFacts(
@@ -47,6 +50,7 @@ FACTS = EngineFacts(
     system="linux",
     rootless=False,
 )
+ROOT = Path(__file__).parents[3]
 IMAGE = RuntimeImage(
     Runtime(name="default", python="3.12", languages=["python"]),
     "sha256:" + "0" * 64,
@@ -195,6 +199,9 @@ def test_an_image_declares_its_runtime_by_labels():
     assert isinstance(read, RuntimeImage)
     assert (read.runtime.name, read.runtime.python, read.interpreter) == ("fast", "3.13", "/opt/python")
     assert (read.id, read.environment, read.runtime.languages) == ("sha256:1", ("A=1",), ["python"])
+    assert not read.declared
+    more = read_image("any:tag", image(Labels={**labels, "gridx.languages": "javascript, bash,ruby"}))
+    assert (more.runtime.languages, more.declared) == (["javascript", "bash"], True)
 
 
 def test_an_official_image_is_taken_by_its_environment_and_name():
@@ -211,6 +218,7 @@ def test_an_official_image_is_taken_by_its_environment_and_name():
         (image(Labels={}), "gridx.python"),
         (image(Labels={"gridx.python": "3"}), "gridx.python"),
         (image(Labels={"gridx.python": "3.12", "gridx.runtime": "../x"}), "name"),
+        (image(Labels={"gridx.python": "3.12", "gridx.languages": "ruby"}), "python, bash, javascript"),
     ],
 )
 def test_an_image_that_cannot_be_used_says_why(found, reason):
@@ -219,10 +227,23 @@ def test_an_image_that_cannot_be_used_says_why(found, reason):
     assert reason in read.reason
 
 
-def test_the_recipe_of_the_default_runtime_is_in_the_package():
-    with tarfile.open(fileobj=io.BytesIO(runtimes.recipe())) as archive:
-        names = archive.getnames()
-    assert names == ["Dockerfile", "requirements.txt"]
+def test_the_recipes_of_our_runtimes_are_in_the_package_and_say_what_they_speak():
+    for tag, wanted, speaks in (
+        (runtimes.DEFAULT_IMAGE, ["Dockerfile", "requirements.txt"], "python,bash"),
+        (runtimes.NODE_IMAGE, ["Dockerfile"], "javascript,bash"),
+    ):
+        with tarfile.open(fileobj=io.BytesIO(runtimes.recipe(tag))) as archive:
+            assert archive.getnames() == wanted
+            dockerfile = archive.extractfile("Dockerfile").read().decode()
+        assert f'gridx.languages="{speaks}"' in dockerfile
+        assert f"languages={speaks}" in (ROOT / "scripts" / "build-runtime-image").read_text()
+
+
+def test_every_language_has_a_file_of_its_own_which_no_input_may_take():
+    files = [language.file for language in LANGUAGES.values()]
+    assert len(set(files)) == len(files)
+    assert set(files) < RESERVED
+    assert spoken(lambda program: program == "bash") == ["python", "bash"]
 
 
 # -- the container and its inspection ------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from gridx import safetext
 from gridx.errors import ImageMissing, SandboxBroken
 from gridx.messages import Runtime
 from gridx.services.worker.sandbox.engine import Engine
+from gridx.services.worker.sandbox.languages import LANGUAGES
 from gridx.services.worker.sandbox.look import languages_of
 
 DEFAULT_IMAGE: Final = "gridx-runtime:default"
@@ -90,9 +91,12 @@ def read_image(image: str, found: dict[str, Any]) -> RuntimeImage | Unusable:
     name = labels.get("gridx.runtime") or re.split(r"[:@]", image.rpartition("/")[2])[0]
     if not _NAME.match(name):
         return no("its name is not allowed; give it the label gridx.runtime")
-    languages = [word for word in labels.get("gridx.languages", "python").split(",") if word.isalnum()]
+    declared = [word.strip() for word in labels.get("gridx.languages", "python").split(",")]
+    languages = [word for word in declared if word in LANGUAGES]
+    if not languages:
+        return no(f"its label gridx.languages names none of {', '.join(LANGUAGES)}")
     id = str(found.get("Id") or "")
-    runtime = Runtime(name=name, python=python, languages=languages[:32], image=image[:200], digest=id[:200])
+    runtime = Runtime(name=name, python=python, languages=languages, image=image[:200], digest=id[:200])
     interpreter = labels.get("gridx.interpreter") or "python3"
     return RuntimeImage(runtime, id, interpreter, environment, "gridx.languages" in labels)
 
