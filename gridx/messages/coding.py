@@ -75,9 +75,11 @@ def convert(values: Mapping[str, str], kind: type[T]) -> T:
     Raises:
         InvalidField: a parameter is unknown, missing, not of its type or out of range.
     """
+    kinds: type = kind
+    hints = _types_of(kinds) if values else {}
     for name, value in values.items():
         # Taken for none of a number otherwise. What is not given is left out.
-        if value.lower() == "null" and "str" not in str(_types_of(kind).get(name, "str")):
+        if value.lower() == "null" and "str" not in str(hints.get(name, "str")):
             raise InvalidField(f"{name}: null is no value here.", "Leave it out.", field=name)
     try:
         return msgspec.convert(dict(values), kind, strict=False)
