@@ -20,8 +20,10 @@ def guard() -> None:
         import resource
     except ImportError:  # Windows
         return
+    # One byte is less than any; at 0 the kernel still hands one to the machine's program for crashes.
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        resource.setrlimit(resource.RLIMIT_CORE, (min(hard, 1) if hard >= 0 else 1, hard))
 
 
 def make_folder(path: Path) -> None:

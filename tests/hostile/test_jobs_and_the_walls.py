@@ -170,7 +170,7 @@ async def test_nothing_can_be_reached(grid, tmp_path):
 # -- reading -------------------------------------------------------------------------------------------------
 
 READS = r"""
-import glob, json, os
+import glob, json, os, resource
 said = {"environ": dict(os.environ), "texts": []}
 paths = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/secrets", "/proc/1/environ", "/proc/kmsg"]
 paths += ["/proc/keys", "/proc/key-users", "/proc/sched_debug", *glob.glob("/proc/sys/kernel/*name")]
@@ -199,6 +199,7 @@ for name in ("mem", "oom_score_adj", "oom_adj", "coredump_filter", "timerslack_n
     written.append(name)
 said["written"] = written
 said["there"] = [p for p in json.loads(os.environ["PATHS"]) if os.path.exists(p)]
+said["core"] = resource.getrlimit(resource.RLIMIT_CORE)
 said["processes"] = [p for p in os.listdir("/proc") if p.isdigit()]
 for number in range(1, 65):
     try: os.kill(1, number)
@@ -238,6 +239,12 @@ async def test_nothing_of_the_worker_the_machine_or_the_supervisor_can_be_read(g
     assert said["written"] == []
     assert said["fds"] == [0, 1, 2]
     assert len(said["processes"]) == 2
+    # None is written, and at this limit alone the machine's program for crashes is not started, either.
+    assert said["core"] == [1, 1]
+    for node in (grid.coordinator, grid.worker):
+        limits = Path(f"/proc/{node.process.pid}/limits").read_text()
+        (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core file size")]
+        assert core[4] == ("0" if core[5] == "0" else "1")
 
 
 # -- calling -------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ OOM_SCORE: Final = 500
 CPU_SHARES: Final = 128
 """An eighth of the usual weight: the machine's owner comes first."""
 FILES: Final = 256
+NO_CORE: Final = 1
+"""One byte: no core file is written, and none is handed to the machine's own program for crashes, which runs
+as root and outside of the container's limits. At 0 the kernel writes none but still runs that program."""
 SPARE_NAMES: Final = 64
 """Files and folders that a job can make in its folder however many it was given."""
 PAUSE_MEMORY: Final = 64 * MIB
@@ -194,7 +197,7 @@ def _host(facts: EngineFacts, oci_runtime: str) -> dict[str, Any]:
 
 
 def _ulimits(largest_file: int) -> list[dict[str, Any]]:
-    values = {"core": 0, "fsize": largest_file, "memlock": 0, "msgqueue": 0, "nofile": FILES}
+    values = {"core": NO_CORE, "fsize": largest_file, "memlock": 0, "msgqueue": 0, "nofile": FILES}
     return [{"Name": name, "Soft": value, "Hard": value} for name, value in values.items()]
 
 

@@ -239,7 +239,8 @@ class ProcessSandbox:
             alone=bool(self._bwrap),
             cgroup=False,
             rlimits={
-                "RLIMIT_CORE": 0,
+                # Less than any core: none is written, and no program of the machine is run for it, as at 0.
+                "RLIMIT_CORE": 1,
                 "RLIMIT_CPU": request.timeout_s * max(cores, os.cpu_count() or 1) + 5,
                 "RLIMIT_FSIZE": MAX_FILE_BYTES,
                 "RLIMIT_NOFILE": MAX_FILES,
