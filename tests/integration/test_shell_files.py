@@ -172,4 +172,4 @@ def test_files_of_an_array_are_fetched_by_index(standing, folder):
     assert (folder / "all/2/r.txt").read_text() == "1,2,3:2"
     assert "2 files were deleted" in gridx("files", "delete", str(array["id"]))
     again = typed(standing.shell_environ("ann"), folder, "fetch", str(array["id"]))
-    assert f"No element of array {array['id']}" in again.stderr
+    assert f"no files of array {array['id']}" in again.stderr
