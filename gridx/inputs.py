@@ -110,7 +110,8 @@ def no_room(missing: Sequence[Found], used: int, allowed: int) -> QuotaExceeded:
     return QuotaExceeded(
         f"These files have {size_words(total)}, and {size_words(max(0, allowed - used))} of your"
         f" {size_words(allowed)} are free. The largest: {largest(missing)}.",
-        f"gridx files prune deletes inputs that no job needs; {IGNORE} leaves files out.",
+        "gridx files shows what takes how much; gridx files prune deletes inputs that no job needs,"
+        f" gridx files delete ID what a job gave back; {IGNORE} leaves files out.",
         used=used,
         allowed=allowed,
         wanted=total,

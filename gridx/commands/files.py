@@ -218,7 +218,7 @@ async def list_files(grid: Client, named: JobRef, attempt: int | None, as_json: 
             f"To fetch them: gridx fetch {job_id}. They are kept until {printing.when(listed.expires_at)}."
         )
     if listed.left:
-        left_behind(listed)
+        printing.left_behind(listed.left)
     if not listed.files and not listed.left:
         printing.note(nothing_there(listed))
     return EXIT_OK
@@ -229,20 +229,20 @@ async def _list_elements(grid: Client, array_id: int, as_json: bool) -> int:
     if as_json:
         printing.as_json({"elements": [msgspec.to_builtins(await grid.files(one.id)) for one in found]})
         return EXIT_OK
-    if not found:
+    if found:
+        printing.table(
+            ("INDEX", "JOB", "FILES", "SIZE"),
+            [
+                (str(one.array_index), str(one.id), str(one.files), printing.size(one.file_bytes))
+                for one in found
+            ],
+            right=("INDEX", "JOB", "FILES", "SIZE"),
+        )
+    else:
         printing.note(_no_element(array_id))
-        return EXIT_OK
-    printing.table(
-        ("INDEX", "JOB", "FILES", "SIZE"),
-        [(str(one.array_index), str(one.id), str(one.files), printing.size(one.file_bytes)) for one in found],
-        right=("INDEX", "JOB", "FILES", "SIZE"),
-    )
+    if left := (await grid.receipt(array_id)).left:
+        printing.left_behind(left)
     return EXIT_OK
-
-
-def left_behind(listed: JobFiles) -> None:
-    """Print what did not come back, and why."""
-    printing.table(("LEFT BEHIND", "WHY"), [(one.path, one.why) for one in listed.left])
 
 
 @files.command("delete", short_help="Delete what jobs gave back.")

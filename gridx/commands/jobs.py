@@ -165,6 +165,9 @@ async def show(grid: Client, named: JobRef, as_json: bool) -> int:
     if left:
         printing.out()
         printing.table(("ATTEMPT", "LEFT BEHIND", "WHY"), left)
+    if receipt.left:
+        printing.out()
+        printing.left_behind(receipt.left)
     return EXIT_OK
 
 

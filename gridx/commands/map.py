@@ -64,6 +64,8 @@ async def map_(
     elif not quiet:
         printing.out(describe(array))
         printing.out(_and_now(array))
+        if (await grid.receipt(array.id)).left:
+            printing.note(f"Some files were left behind: gridx files {array.id} says which and why.")
     if following.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_OK if array.state is JobState.SUCCEEDED else EXIT_JOB_FAILED

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from gridx import safetext
-from gridx.messages import ArrayProgress, Job, JobState
+from gridx.messages import ArrayProgress, Job, JobState, LeftFile
 from gridx.quantities import size_words
 
 COLOURS: Final = {
@@ -74,6 +74,11 @@ def elements(progress: ArrayProgress) -> str:
     )
     many = f"{progress.count:,} element{'s' if progress.count != 1 else ''}"
     return f"{many}: {', '.join(f'{count:,} {word}' for count, word in counts if count)}"
+
+
+def left_behind(left: Sequence[LeftFile]) -> None:
+    """What did not come back of ``out/``, and why; of an array with the element's index in front."""
+    table(("LEFT BEHIND", "WHY"), [(one.path, one.why) for one in left])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -102,7 +102,7 @@ class Freed(Wire, frozen=True):
 
 
 class KeptFiles(Wire, frozen=True):
-    """What is kept of one job."""
+    """What is kept of one job, or of one array."""
 
     job_id: Id
     name: str
@@ -118,7 +118,7 @@ class FileUsage(Wire, frozen=True):
     quota_bytes: Count
     keep_days: int
     largest: list[KeptFiles] = []
-    """Jobs of which most is kept, the largest first."""
+    """Jobs and arrays of which most is kept, the largest first."""
 
 
 class Limits(Wire, frozen=True):

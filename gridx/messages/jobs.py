@@ -316,3 +316,5 @@ class Receipt(Wire, frozen=True):
     charge: Microcredits
     released: Microcredits
     attempts: list[AttemptReceipt]
+    left: list[LeftFile] = []
+    """Of an array: what its elements left behind, the index before each path; the first hundred."""

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from msgspec import Meta
 
-from gridx.messages import bounds
+from gridx.messages import bounds, files
 
 KINDS: Final = {
     "str": "text",
@@ -39,6 +39,12 @@ PATTERNS: Final = {
         (bounds.PythonVersion, "a version like 3.11"),
         (bounds.GpuUuid, "1 to 96 letters, digits and -"),
         (bounds.Identity, "32 hexadecimal digits"),
+        (files.Digest, "64 small hexadecimal digits"),
+        (
+            files.FilePath,
+            "a path below the job's folder, with / between its parts: no . or .. part, no : or \\, no control "
+            "control character, no / at either end, no part over 255 characters",
+        ),
     )
 }
 

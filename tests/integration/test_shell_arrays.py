@@ -96,6 +96,25 @@ def test_files_of_an_array_are_named_by_element_and_by_name(standing, tmp_path):
     assert f"no files of array {array}" in standing.gridx("files", array, user="ann").stderr
 
 
+def test_what_elements_left_behind_is_told_of_the_array(standing):
+    code = "import os; os.symlink('/etc/passwd', 'out/link') if os.environ['GRIDX_INDEX'] == '4' else None"
+    done = mapped(standing, "--range", "3-5", code=code)
+    array = array_of(done)
+    assert f"gridx files {array} says which and why" in done.stderr
+    for command in ("show", "files"):
+        assert "4/link" in standing.gridx(command, array, user="ann").stdout
+    receipt = json.loads(standing.gridx("show", array, "--json", user="ann").stdout)["receipt"]
+    assert [one["path"] for one in receipt["left"]] == ["4/link"]
+
+
+def test_what_takes_room_is_told_by_array(standing):
+    code = "import os; open('out/a', 'w').write('x' * 10)"
+    array = array_of(mapped(standing, "--range", "0-2", code=code))
+    usage = json.loads(standing.gridx("files", "--json", user="ann").stdout)
+    assert {"job_id": int(array), "name": "", "files": 3, "bytes": 30} in usage["largest"]
+    standing.gridx("files", "delete", array, user="ann")
+
+
 def test_what_failed_without_its_inputs_is_not_tried_again(standing, tmp_path):
     given = tmp_path / "a.txt"
     given.write_text("gone tomorrow")

@@ -437,7 +437,7 @@ class Jobs(WorkerSide):
         """The account of a job."""
         record = await self._own(user, job_id)
         if isinstance(record, ArrayRecord):
-            return array_receipt(record)
+            return array_receipt(record, await self._store.left_by_elements(job_id))
         attempts = await self._store.attempts_of(job_id)
         files = {
             one.id: (await self._store.output_files(one.id), await self._store.left_files(one.id))

@@ -122,7 +122,7 @@ def array_view(
     )
 
 
-def array_receipt(record: ArrayRecord) -> Receipt:
+def array_receipt(record: ArrayRecord, left: list[LeftFile]) -> Receipt:
     """The sums of an array; each element has a receipt of its own."""
     return Receipt(
         job_id=record.id,
@@ -132,6 +132,7 @@ def array_receipt(record: ArrayRecord) -> Receipt:
         charge=record.charge,
         released=record.hold - record.held - record.charge,
         attempts=[],
+        left=left,
     )
 
 

@@ -14,7 +14,6 @@ from gridx.services.coordinator.store.blobs import NOTHING, Quota, Taken
 from gridx.services.coordinator.store.models import (
     FilesTaken,
     InputUse,
-    Job,
     SentBlob,
     Upload,
 )
@@ -53,13 +52,17 @@ _OUTPUTS = Statement(
 _OUTPUT = Statement(
     lambda: OutputRow.filter(attempt_id=0, path="").values_list("path", "blob__digest", "blob__size")
 )
-_KEPT = Statement(
-    lambda: (
-        Job.filter(user_id=0, files__gt=0)
-        .order_by("-file_bytes")
-        .limit(1)
-        .values_list("id", "name", "files", "file_bytes")
-    )
+_KEPT: Final = (
+    "SELECT COALESCE(array_id, id) AS number, MAX(name), SUM(files), SUM(file_bytes) AS size FROM jobs"
+    " WHERE user_id = ? AND files > 0 GROUP BY number ORDER BY size DESC, number DESC LIMIT ?"
+)
+MAX_LEFT: Final = 100
+"""Of what the elements of an array left behind, so much is told at once."""
+_LINE_CHARS: Final = 200
+_LEFT_BY_ELEMENTS: Final = (
+    "SELECT jobs.array_index, left_files.path, left_files.why FROM jobs JOIN left_files"
+    " ON left_files.attempt_id = (SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id)"
+    " WHERE jobs.array_id = ? ORDER BY jobs.id, left_files.id LIMIT ?"
 )
 _LEFT = Statement(lambda: LeftRow.filter(attempt_id=0).order_by("id").values_list("path", "why"))
 
@@ -145,11 +148,26 @@ class Filing:
         ]
 
     async def kept_files(self, user_id: int) -> list[KeptFiles]:
-        """The user's jobs of which most is kept."""
-        return [
-            KeptFiles(job_id=job_id, name=name, files=count, bytes=size)
-            for job_id, name, count, size in await self._reader.rows(_KEPT, bounded(user_id), 0, MAX_KEPT)
-        ]
+        """The user's jobs and arrays of which most is kept."""
+
+        def read(db: sqlite3.Connection) -> list[KeptFiles]:
+            return [
+                KeptFiles(job_id=number, name=name, files=count, bytes=size)
+                for number, name, count, size in db.execute(_KEPT, (user_id, MAX_KEPT))
+            ]
+
+        return await self._aside.run(read)
+
+    async def left_by_elements(self, array_id: int) -> list[LeftFile]:
+        """What the elements of an array left behind, the index before each path; the first of it."""
+
+        def read(db: sqlite3.Connection) -> list[LeftFile]:
+            return [
+                LeftFile(path=f"{index}/{path}"[:_LINE_CHARS], why=why)
+                for index, path, why in db.execute(_LEFT_BY_ELEMENTS, (array_id, MAX_LEFT))
+            ]
+
+        return await self._aside.run(read)
 
     async def blobs(self) -> dict[str, int]:
         """Every blob with its size, by its hash in hexadecimal; it takes a while where there are many."""
