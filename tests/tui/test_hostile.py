@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kit.tricks import texts
 from msgspec.structs import replace
 from rich.cells import cell_len
 
@@ -63,6 +64,46 @@ async def test_names_are_only_names(grid, ann, until):
                 check(app, size)
         await pilot.press("1", "slash", *"[/b]")
         check(app, size)
+        assert app.is_running
+
+
+async def test_anything_that_anybody_says_is_only_text_in_every_pane(grid, ann, until):
+    """As it would be if no coordinator had looked at it before."""
+    size = (160, 50)
+    said = texts(7, 9)
+    for number in range(20):
+        await ann.submit(program("print(1)", name=f"job {number}"))
+    async with grid.dashboard(size=size) as (app, pilot):
+        table = app.desk.jobs.table
+        await until(lambda: len(table.keys) == 20, "the jobs", 20)
+        for start in range(0, len(said), 20):
+            for number, text in enumerate(said[start : start + 20], 1):
+                offer = Offer(cpu_millis=1000, memory_mb=100, warnings=[text], rules=[text])
+                app.state.put_worker(
+                    Worker(
+                        id=number,
+                        name=text,
+                        owner=text,
+                        state="unready",
+                        state_reason=text,
+                        offer=offer,
+                        version=text,
+                    )
+                )
+                told = {"name": text, "owner": text, "worker_name": text, "reason": text}
+                app.state.put_jobs([replace(app.state.jobs[number], **told)])
+                app.tell(f"toast {text}")
+            app.changed()
+            await pilot.press("escape")
+            for number in (1, 5, 9, 13, 17, 20):
+                table.select(number)
+                await pilot.pause()
+                check(app, size)
+            for keys in (("enter",), ("escape", "4"), ("z",), ("escape", "5"), ("6",), ("7",), ("1",)):
+                await pilot.press(*keys)
+                await pilot.pause()
+                check(app, size)
+            await pilot.press("escape", "escape")
         assert app.is_running
 
 
