@@ -42,7 +42,7 @@ PATTERNS: Final = {
         (files.Digest, "64 small hexadecimal digits"),
         (
             files.FilePath,
-            "a path below the job's folder, with / between its parts: no . or .. part, no : or \\, no control "
+            "a path below the job's folder, with / between its parts: no . or .. part, no : or \\, no "
             "control character, no / at either end, no part over 255 characters",
         ),
     )
