@@ -135,6 +135,8 @@ class Attempt:
         """The job's input files, here; None when it was cancelled before they were."""
         if self._cancel.is_set():
             return None
+        if not self.assignment.inputs:
+            return ()
         fetching = asyncio.create_task(self._inputs.fetch(self.id, self.assignment.inputs))
         cancelled = asyncio.create_task(self._cancel.wait())
         try:

@@ -246,6 +246,24 @@ async def test_the_owner_s_next_job_finds_nothing_of_the_files(any_box, files):
     assert second.lines == ["['job.py', 'out'] []"]
 
 
+async def test_inputs_that_cannot_be_written_are_the_machine_s_fault_where_they_lie_on_its_disk(
+    process_box, files
+):
+    inputs = files({"a/b": b"x", "a": b"y"})
+    with pytest.raises(SandboxBroken, match="could not be written on the worker: a: "):
+        await process_box.run("print('never')", inputs=inputs)
+
+
+@pytest.mark.engine
+async def test_inputs_that_turn_out_not_to_fit_fail_in_words_before_the_program_starts(box, files):
+    inputs = files({"a/b": b"x", "a": b"y"})
+    result = await box.run("print('never')", inputs=inputs)
+    assert (result.how, result.stdout, box.started.is_set()) == ("failed", b"", False)
+    assert "could not be put into its folder: a: " in result.outcome.reason
+    assert result.outcome.wall_ms == 0
+    (await box.run("print('next')")).ok()
+
+
 async def test_cancel_works_while_files_go_in(any_box, tmp_path):
     place = tmp_path / "large"
     with place.open("wb") as file:

@@ -190,6 +190,10 @@ class ProcessSandbox:
                 if not ending.began:
                     raise SandboxBroken(f"The sandbox ended by itself. {channel.last_words()}".strip())
                 return outcome(ending, "failed", "It ended its own supervisor.")
+            if ending.not_begun:
+                # On this machine's disk, whose room is not the job's to ask for.
+                why = safetext.line(ending.not_begun)
+                raise SandboxBroken(f"The inputs could not be written on the worker: {why}.")
             return judge(request, ending)
         except OSError as error:
             raise SandboxBroken(f"The sandbox could not be started: {error.strerror or error}.") from None
