@@ -39,7 +39,7 @@ from gridx.exits import ending
 @click.version_option(__version__, "-V", "--version", message="Grid-X %(version)s")
 @click.pass_context
 def command(context: click.Context, coordinator: str | None, user: str | None, config: Path | None) -> None:
-    """Submit Python to the machines of a grid, and see to it.
+    """Submit programs to the machines of a grid, and see to them.
 
     \b
     gridx run FILE                 no grid needed: starts one here, runs the job, streams its output

@@ -36,7 +36,7 @@ SENTENCES: Final = {
 STATES: Final = tuple(state.value for state in JobState)
 
 
-@click.command("jobs")
+@click.command("jobs", short_help="List jobs, newest first.")
 @click.option(
     "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated."
 )
@@ -308,7 +308,7 @@ async def cancel(grid: Client, named: tuple[JobRef, ...], as_json: bool) -> int:
     return refused[0].exit_code if refused else EXIT_OK
 
 
-@click.command("retry")
+@click.command("retry", short_help="Submit ended jobs anew; of an array what failed.")
 @click.argument("named", type=JOB, metavar="ID")
 @json_option
 @with_grid

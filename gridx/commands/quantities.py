@@ -53,20 +53,17 @@ CREDITS: Final = Quantity("credits", parse_credits)
 VARIABLE: Final = Variable()
 
 
-class Number(click.IntRange):
+class Number(click.ParamType[int]):
     """The number of a job, of a worker or of an entry."""
 
     name = "number"
 
-    def __init__(self) -> None:
-        super().__init__(min=1, max=2**53)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number; anything else is wrong usage."""
-        try:
-            return int(super().convert(value, param, ctx))
-        except click.BadParameter:
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 1 <= int(text) <= 2**53:
             self.fail(f"{value!r} is not an id: a whole number, like 12.", param, ctx)
+        return int(text)
 
 
 JOB_ID: Final = Number()

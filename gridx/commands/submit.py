@@ -38,14 +38,14 @@ SIGNALLED: Final = 128
 """Added to the signal's number, as shells do."""
 
 
-@click.command("submit", short_help="Submit a Python program.")
+@click.command("submit", short_help="Submit a program.")
 @spec_options
 @input_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the job's id alone.")
 @json_option
 @with_grid
 async def submit(grid: Client, spec: JobSpec, inputs: tuple[str, ...], quiet: bool, as_json: bool) -> int:
-    """Submit a Python program: FILE, - for stdin, or -c CODE. What follows -- goes to the program."""
+    """Submit a program: FILE, - for stdin, or -c CODE. What follows -- goes to the program."""
     job = await grid.submit(await with_inputs(grid, spec, inputs))
     warn(job)
     if as_json:
@@ -67,7 +67,7 @@ def warn(job: Job) -> None:
         )
 
 
-@click.command("quote")
+@click.command("quote", short_help="Say what a job or an array would cost.")
 @spec_options
 @array_options
 @json_option
@@ -123,7 +123,7 @@ def _what_for(spec: JobSpec) -> str:
     return "for the whole timeout" if _runs(spec) == 1 else "for the whole timeout of every run and retry"
 
 
-@click.command("run", short_help="Run a Python program and stream its output.")
+@click.command("run", short_help="Run a program and stream its output.")
 @spec_options
 @input_option
 @click.option(
@@ -140,7 +140,7 @@ def _what_for(spec: JobSpec) -> str:
 def run(
     place: Place, spec: JobSpec, inputs: tuple[str, ...], folder: Path | None, local: bool, raw: bool
 ) -> int:
-    """Run a Python program and stream its output; exits with the program's exit code.
+    """Run a program and stream its output; exits with the program's exit code.
 
     Where no grid is configured, one is started in this process. Ctrl-C cancels the job. The program's own
     stdin is empty.

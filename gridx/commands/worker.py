@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Deed = Literal["status", "pause", "resume", "drain"]
 
 
-@click.group("worker", short_help="The worker on this machine: pause, resume, drain, and what applies now.")
+@click.group("worker", short_help="See to the worker on this machine.")
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="FOLDER", help="The worker's data folder."
 )
@@ -59,14 +59,14 @@ def _tell(do: Deed, as_json: bool, *, give_back: bool = False) -> int:
     return EXIT_OK
 
 
-@worker.command("status")
+@worker.command("status", short_help="Show what applies now, and why.")
 @json_option
 def status(as_json: bool) -> int:
     """Show what the machine offers, what applies now and why, and what runs here."""
     return _tell("status", as_json)
 
 
-@worker.command("pause")
+@worker.command("pause", short_help="Take nothing new until resumed.")
 @click.option("--give-back", is_flag=True, help="Kill what runs here at once; it runs elsewhere, unpaid.")
 @json_option
 def pause(give_back: bool, as_json: bool) -> int:
@@ -81,7 +81,7 @@ def resume(as_json: bool) -> int:
     return _tell("resume", as_json)
 
 
-@worker.command("drain")
+@worker.command("drain", short_help="Finish what runs, then leave the grid.")
 @json_option
 def drain(as_json: bool) -> int:
     """Finish what runs, then leave the grid; a worker without a dashboard or coordinator beside it exits."""

@@ -104,7 +104,7 @@ def _row(worker: Worker) -> tuple[str, ...]:
     )
 
 
-@click.command("show")
+@click.command("show", short_help="Show one machine, and what applies there.")
 @click.argument("worker_id", type=JOB_ID, metavar="ID")
 @json_option
 @with_grid

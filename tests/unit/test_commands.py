@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from gridx.commands import printing, streaming
+from gridx.commands import command, printing, streaming
 from gridx.commands.quantities import CREDITS, DURATION, JOB_ID, MEMORY, VARIABLE
 from gridx.commands.spec import spec_of
 from gridx.errors import InvalidField, TooLarge
@@ -20,6 +20,19 @@ def test_a_table_is_aligned_also_with_wide_characters(capsys):
     printing.table(("ID", "NAME", "X"), [("1", "漢字", "a"), ("20", "ab", "b")], right=("ID",))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["ID  NAME  X", " 1  漢字  a", "20  ab    b"]
+
+
+def test_no_summary_of_a_command_is_cut_at_80_columns():
+    def cut(group: click.Group) -> list[str]:
+        context = click.Context(group)
+        below = {name: group.get_command(context, name) for name in group.list_commands(context)}
+        room = 80 - 4 - max(map(len, below))
+        return [
+            *(name for name, one in below.items() if one.get_short_help_str(room).endswith("...")),
+            *(each for one in below.values() if isinstance(one, click.Group) for each in cut(one)),
+        ]
+
+    assert cut(command) == []
 
 
 def test_a_table_and_fields_let_nothing_through(capsys):
