@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gridx.messages import Job, Stream
 
@@ -86,6 +86,9 @@ class GridFuture(concurrent.futures.Future[T], Generic[T]):
         if number is None:
             return []
         return self._session.ask(lambda grid: fetch_files(grid, number, Path(folder), overwrite=overwrite))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("A future stays in its program: give the call its result().")
 
     def _begin(self) -> bool:
         """Say that the call runs, or that it was cancelled, to whoever waits; whether it is to run."""

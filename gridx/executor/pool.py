@@ -239,6 +239,11 @@ class Executor(concurrent.futures.Executor):
         self._given = options
         self._job = job
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "An Executor stays in its program: a call cannot have one, or use a global one."
+        )
+
     def __enter__(self) -> Self:
         return self
 

@@ -57,6 +57,18 @@ def test_an_exception_is_raised_and_the_rest_is_ended(backend, pretended):
     wait_for(lambda: not jobs_of(pretended, JobState.QUEUED, JobState.RUNNING), "everything to be over")
 
 
+def test_a_forest_of_scikit_learn_is_fitted_on_ones_own_machine(backend, pretended):
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import load_iris
+    from sklearn.ensemble import RandomForestClassifier
+
+    flowers = load_iris()
+    forest = RandomForestClassifier(n_estimators=4, n_jobs=2, random_state=1)
+    forest.fit(flowers.data, flowers.target)
+    assert pretended.specs
+    assert forest.score(flowers.data, flowers.target) > 0.9
+
+
 def test_a_search_of_scikit_learn_runs_on_the_grid(backend, pretended):
     pytest.importorskip("sklearn")
     from sklearn.datasets import load_iris

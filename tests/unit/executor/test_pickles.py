@@ -118,9 +118,12 @@ def test_large_arrays_go_beside_the_pickle_and_small_ones_in_it():
     assert [len(one) for one in again] == [len(large), len(small), len(large) // 2]
 
 
-def test_an_executor_does_not_go_along(executor):
-    with pytest.raises(TypeError):
-        pickled(executor)
+def test_an_executor_and_its_futures_do_not_go_along(executor):
+    with pytest.raises(TypeError, match="An Executor stays"):
+        pickled(lambda: executor)
+    future = executor.submit(abs, -1)
+    with pytest.raises(TypeError, match="result"):
+        executor.submit(abs, future).result(60)
 
 
 # -- coming back -----------------------------------------------------------------------------------------
