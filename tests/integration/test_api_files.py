@@ -283,6 +283,22 @@ async def test_a_body_that_breaks_off_keeps_what_has_come(grid, ann, until):
     assert offset >= MIB // 2
 
 
+async def test_an_upload_ends_with_the_sign_in(grid, ann, until):
+    data = os.urandom(MIB)
+    reader, writer = await connect(grid)
+    writer.write(raw_put(ann, data, length=MIB) + data[: MIB // 2])
+    await writer.drain()
+
+    async def come() -> bool:
+        return (await have(ann, digest(data)))[1] > 0
+
+    await until(come, "some of it to come")
+    assert (await ann.post("/auth/logout")).status == 204
+    # It is cut off; a body that is late would be answered.
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_who_asks_before_sending_is_told_to_go_on(grid, ann):
     data = os.urandom(20 * MIB)
     reader, writer = await connect(grid)

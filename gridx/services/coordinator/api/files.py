@@ -66,7 +66,9 @@ async def have_all(call: Call) -> web.Response:
 
 
 async def take(call: Call, query: PieceQuery) -> web.Response:
-    return reply(await call.parts.files.take(call.caller.user, _incoming(call, query)))
+    coming = _incoming(call, query)
+    with call.parts.sockets.opened(call.caller, lambda _: coming.cut()):
+        return reply(await call.parts.files.take(call.caller.user, coming))
 
 
 async def delete(call: Call) -> web.Response:
@@ -91,7 +93,8 @@ async def have_output(call: Call) -> web.Response:
 
 async def take_output(call: Call, query: PieceQuery) -> web.Response:
     coming = _incoming(call, query)
-    return reply(await call.parts.files.take_output(call.caller.user, call.id(), coming))
+    with call.parts.sockets.opened(call.caller, lambda _: coming.cut()):
+        return reply(await call.parts.files.take_output(call.caller.user, call.id(), coming))
 
 
 async def of_job(call: Call, query: AttemptQuery) -> web.Response:
