@@ -221,7 +221,9 @@ async def test_of_two_workers_with_one_identity_the_newer_stays_and_the_older_is
     second = None
     try:
         second = await asyncio.to_thread(processes.worker, "bob", "twin", **COLD)
-        await until(lambda: "same identity" in first.text or "identity" in first.text, "the older to be told")
+        # It says why, and does not come back to take the place from the newer one again.
+        await until(lambda: "share one identity" in first.text, "the older to be told")
+        await until(lambda: first.process.poll() is not None, "the older to end")
         named = [each for each in await grid.bob.workers() if each.owner == "bob" and each.state == "online"]
         assert [each.name for each in named] == ["twin"]
         assert second.process.poll() is None
