@@ -89,7 +89,7 @@ class Attempt:
         unfit = self._sandbox.unfit(assignment.inputs, assignment.memory_mb)
         needed = [] if unfit else assignment.inputs
         reason = await self._spool.call(self._spool.no_room, self.report.entry)
-        reason = reason or await self._hold(needed)
+        reason = reason or (await self._hold(needed) if needed else "")
         if reason:
             log.warning("attempt %d of job %d refused: %s", self.id, assignment.job_id, reason)
             self._teller.say(Refused(attempt_id=self.id, reason=safetext.line(reason, limit=190)))
@@ -100,7 +100,8 @@ class Attempt:
             if outcome.outcome == "broken":
                 await self._teller.doubt()
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._inputs.release(needed)))
+            if needed:
+                await asyncio.shield(asyncio.ensure_future(self._inputs.release(needed)))
         await self._finish(outcome)
         return True
 

@@ -59,6 +59,7 @@ class Attempts:
         self._sandbox = sandbox
         self._spool = spool
         self._inputs = inputs
+        self._transfers = transfers
         self._sending = Sending(transfers, spool, lambda id: teller.touch(id, hurry=True))
         self._leases = leases
         self._teller = teller
@@ -137,6 +138,7 @@ class Attempts:
         asked for again before an end is told.
         """
         self._remembered.clear()
+        self._transfers.coordinator_is_back()
         for report in self.reports.values():
             self._sending.begin(report)
 

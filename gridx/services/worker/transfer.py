@@ -11,7 +11,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -71,6 +71,12 @@ class Transfers:
     def __init__(self, signing: SignIn, rng: random.Random) -> None:
         self._signing, self._rng = signing, rng
         self._http: aiohttp.ClientSession | None = None
+        self._back = asyncio.Event()
+
+    def coordinator_is_back(self) -> None:
+        """What waits for its next try need not wait any longer."""
+        self._back.set()
+        self._back = asyncio.Event()
 
     async def close(self) -> None:
         """End all connections."""
@@ -108,7 +114,7 @@ class Transfers:
             except GridError as error:
                 if partial.size > before:
                     patience.moved()
-                if not await patience.wait(error):
+                if not await patience.wait(error, self._back):
                     raise SandboxBroken(f"The input {file.path} does not come: {error.message}") from None
                 continue
             if partial.size < file.size:
@@ -178,11 +184,11 @@ class Transfers:
                     # Another place than was thought: something came, or was lost there.
                     found = error.details.get("offset")
                     offset = found if type(found) is int and 0 <= found <= file.size else None
-                    if not await patience.wait(error):
+                    if not await patience.wait(error, self._back):
                         raise NotTaken(error.message) from None
                 except _RETRIED as error:
                     offset = None
-                    await patience.wait(error)
+                    await patience.wait(error, self._back)
                 except GridError as error:
                     if error.code == "invalid_field":
                         raise Damaged from None
@@ -287,8 +293,12 @@ class _Patience:
         self._complaint.over()
         self._moved_at = asyncio.get_running_loop().time()
 
-    async def wait(self, error: GridError) -> bool:
-        """Wait before the next try; False: nothing has moved for too long, or trying is of no use."""
+    async def wait(self, error: GridError, back: asyncio.Event) -> bool:
+        """Wait before the next try, until ``back`` at most.
+
+        Returns:
+            False: nothing has moved for too long, or trying is of no use.
+        """
         standing_s = asyncio.get_running_loop().time() - self._moved_at
         if self._patience_s is not None and (
             standing_s > self._patience_s or not isinstance(error, _RETRIED)
@@ -299,7 +309,9 @@ class _Patience:
             at_least_s=float(retry_after) if isinstance(retry_after, int | float) else 0.0
         )
         self._complaint.say(f"a file does not get through yet: {error.message}", wait_s)
-        await asyncio.sleep(wait_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await back.wait()
         return True
 
 

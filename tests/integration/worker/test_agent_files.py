@@ -320,6 +320,22 @@ async def test_files_survive_a_coordinator_that_is_away_and_a_restart_of_the_wor
     await until(lambda: spool() == [], "the spool to be empty")
 
 
+async def test_a_coordinator_that_is_back_need_not_wait_for_the_next_try(
+    grid, join, sandbox, until, monkeypatch
+):
+    gives(sandbox, {"a": b"content"})
+    await join()
+    grid.refuse_file = transfer.Unavailable("The disk is full.")
+    monkeypatch.setattr("gridx.services.worker.transfer.Backoff.next", lambda self, **_: 3600.0)
+    await grid.assign(1, outputs=["*"], out_files=OUT)
+    await until(lambda: grid.of(Sending), "the files to be on their way")
+    monkeypatch.setattr("gridx.services.worker.link.Backoff.next", lambda self, **_: 0.01)
+    grid.refuse_file = None
+    grid.cut()
+    await until(lambda: grid.finished[1], "the end")
+    assert [bytes(data) for data in grid.blobs.values()] == [b"content"]
+
+
 async def test_files_that_the_coordinator_lost_are_sent_again_after_a_reconnect(grid, join, sandbox, until):
     gives(sandbox, {"a": b"content"})
     await join()
