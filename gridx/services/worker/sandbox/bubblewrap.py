@@ -35,10 +35,11 @@ def command(bwrap: str, folder: Path) -> list[str]:
             arguments += ["--ro-bind", path, path]
     for path in _SETTINGS:
         arguments += ["--ro-bind-try", path, path]
+    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]  # noqa: S108
+    # After /tmp is emptied: the interpreter may lie there.
     for prefix in dict.fromkeys((sys.base_prefix, sys.prefix, str(Path(sys.executable).parent.parent))):
         if not prefix.startswith("/usr/") and prefix not in ("/", "/usr"):
             arguments += ["--ro-bind", prefix, prefix]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]  # noqa: S108
     return [*arguments, "--bind", str(folder), JOB_FOLDER, "--chdir", JOB_FOLDER, "--"]
 
 
