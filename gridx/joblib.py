@@ -64,6 +64,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self._own: Executor | None = None
         self._view: Executor | None = None
         self._open: set[GridFuture[Any]] = set()
+        self._aborted = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many batches may run at once."""
@@ -82,7 +83,14 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         future.add_done_callback(self._open.discard)
         if callback is not None:
             future.add_done_callback(callback)
+        if self._aborted:
+            # It was under way, in another thread, when all was ended.
+            future.stop()
         return future
+
+    def start_call(self) -> None:
+        """A new round of calls begins."""
+        self._aborted = False
 
     def retrieve_result_callback(self, out: concurrent.futures.Future[Any]) -> Any:
         """The results of a batch, or what it raised."""
@@ -98,6 +106,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End what was sent: its results are not wanted any more."""
+        self._aborted = True
         for future in list(self._open):
             future.stop()
 

@@ -320,6 +320,10 @@ class PretendedGrid:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        if self.known[number].state.ended:
+            process.kill()
+            await process.communicate()
+            return
         self._change(number, state=JobState.RUNNING, worker_id=1, attempt=1)
 
         async def pump(stream: str, pipe: asyncio.StreamReader) -> None:
