@@ -199,6 +199,7 @@ for name in ("mem", "oom_score_adj", "oom_adj", "coredump_filter", "timerslack_n
     written.append(name)
 said["written"] = written
 said["there"] = [p for p in json.loads(os.environ["PATHS"]) if os.path.exists(p)]
+said["machine"] = [open("/proc/cmdline").read(), glob.glob("/sys/devices/virtual/dmi/*")]
 said["core"] = resource.getrlimit(resource.RLIMIT_CORE)
 said["processes"] = [p for p in os.listdir("/proc") if p.isdigit()]
 for number in range(1, 65):
@@ -237,6 +238,7 @@ async def test_nothing_of_the_worker_the_machine_or_the_supervisor_can_be_read(g
     assert said["there"] == []
     assert said["open"] == []
     assert said["written"] == []
+    assert said["machine"] == ["", []]
     assert said["fds"] == [0, 1, 2]
     assert len(said["processes"]) == 2
     # None is written, and at this limit alone the machine's program for crashes is not started, either.

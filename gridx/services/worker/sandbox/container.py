@@ -46,11 +46,12 @@ PAUSE_PIDS: Final = 8
 # A closed connection within a slot would be remembered for a minute, and be seen by the slot's next job.
 PAUSE_SYSCTLS: Final = {"net.ipv4.tcp_max_tw_buckets": "0"}
 
-# What engines hide of the kernel, the newer ones' too: no engine's own list is shorter for being old. And the
-# machine's pressure, which a job could wait for.
+# What engines hide of the kernel, the newer ones' too: no engine's own list is shorter for being old. And how
+# this machine was started, who made it, and its pressure, which a job could wait for.
 MASKED: Final = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
@@ -60,6 +61,7 @@ MASKED: Final = (
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )

@@ -21,7 +21,18 @@ IO_URING_SETUP, PIDFD_GETFD, PROCESS_MADVISE = 425, 438, 440
 AF_VSOCK, PTRACE_PEEKDATA = 40, 2
 # What an engine hides, where the kernel has it.
 HIDDEN = (
-    *("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "pressure", "sched_debug", "scsi"),
+    *(
+        "acpi",
+        "asound",
+        "cmdline",
+        "interrupts",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "pressure",
+        "sched_debug",
+        "scsi",
+    ),
     *("timer_list", "timer_stats"),
 )
 
