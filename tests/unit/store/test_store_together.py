@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from gridx.errors import InsufficientCredits
 from gridx.messages import JobState
@@ -98,4 +99,17 @@ async def test_that_it_began_may_be_told_with_the_end(grid, told_before):
     attempt = await grid.store.attempt(attempt_id)
     assert attempt.runtime == ("first" if told_before else "second")
     assert attempt.started_at == done.job.started_at is not None
+    await grid.sound()
+
+
+async def test_a_start_that_was_told_late_is_put_back_by_the_time_that_is_paid(grid):
+    job = await grid.submit()
+    attempt_id = await grid.assign(job.id)
+    await grid.store.start_attempt(attempt_id, runtime="first")
+    late = (await grid.store.attempt(attempt_id)).started_at
+    done = await grid.store.finish_attempt(attempt_id, replace(grid.end(), charged_ms=60_000))
+    assert done.job == await grid.store.job(job.id)
+    attempt = await grid.store.attempt(attempt_id)
+    assert attempt.started_at == done.job.started_at < late
+    assert (attempt.ended_at - attempt.started_at).total_seconds() == 60
     await grid.sound()

@@ -32,16 +32,17 @@ from gridx.services.coordinator.store.records import Aftermath, ArrayRecord, Beg
 from gridx.services.coordinator.store.rows import SELECT_JOB, job_record, moment
 from gridx.services.coordinator.store.writer import Noted
 
-# What an attempt's start would have written is written with its end where both came at once.
+# What an attempt's start would have written is written with its end where both came at once. A start that was
+# told late, by a worker that had been cut off, is put back by the time that was paid.
 _END_ATTEMPT = {
     target: "UPDATE attempts SET state = ?, ended_at = ?, reason = ?, fault = ?, charged_ms = ?, charge = ?,"
-    " fee = ?, started_at = coalesce(started_at, ?), runtime = coalesce(?, runtime)"
+    " fee = ?, started_at = min(coalesce(started_at, ?), ?), runtime = coalesce(?, runtime)"
     f" WHERE id = ? AND state IN {one_of(attempt_sources(target))}"
     for target in PAID | UNPAID
 }
 _END_JOB = {
     target: "UPDATE jobs SET state = ?, ended_at = ?, reason = ?, faults = faults + ?, charge = charge + ?,"
-    " exit_code = ?, signal = ?, peak_memory_bytes = ?, started_at = coalesce(started_at, ?)"
+    " exit_code = ?, signal = ?, peak_memory_bytes = ?, started_at = min(coalesce(started_at, ?), ?)"
     f" WHERE id = ? AND attempt_id = ? AND state IN {one_of(job_sources(target) & LIVE_JOBS)}"
     for target in JobState
     if target.ended
@@ -241,6 +242,7 @@ class _Ends:
                 end.charge,
                 end.fee,
                 self.now if begin else None,
+                self._begun_by(end),
                 begin.runtime if begin else None,
                 attempt_id,
             )
@@ -253,6 +255,7 @@ class _Ends:
         job = live.job
         reason = end.reason or (job.reason if job.state is JobState.CANCELLING else "")
         started = self.now if begin else None
+        known = job.started_at if started is None else moment(started)
         self._updates[_END_JOB[end.job_state]].append(
             (
                 end.job_state.value,
@@ -264,6 +267,7 @@ class _Ends:
                 end.signal,
                 end.peak_memory_bytes,
                 started,
+                self._begun_by(end),
                 job.id,
                 attempt_id,
             )
@@ -274,7 +278,7 @@ class _Ends:
             job,
             state=end.job_state,
             reason=reason,
-            started_at=job.started_at if started is None else moment(started),
+            started_at=None if known is None else min(known, moment(self._begun_by(end))),
             ended_at=moment(self.now),
             faults=job.faults + fault,
             charge=job.charge + end.charge,
@@ -322,6 +326,10 @@ class _Ends:
             faults=job.faults + fault,
             current_attempt_id=None,
         )
+
+    def _begun_by(self, end: End) -> int:
+        """When what is paid had begun at the latest."""
+        return self.now - end.charged_ms * 1000
 
     def _settle(self, attempt_id: int, live: Live, end: End) -> None:
         """Out of escrow, to the worker's owner."""
