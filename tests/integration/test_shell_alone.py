@@ -145,8 +145,10 @@ def test_runtimes_are_listed_without_an_engine(alone):
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_every_example_runs_in_a_container(alone, example):
+@pytest.mark.parametrize(
+    "example", ["hello.py", "monte_carlo_pi.py", "linear_system.py", "group_by.py", "random_forest.py"]
+)
+def test_a_program_that_needs_no_files_runs_in_a_container(alone, example):
     done = alone("run", str(EXAMPLES / example), "--memory", "1G", GRIDX_WORKER_SANDBOX="docker")
     assert done.stdout
     assert done.stderr == ""
