@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import importlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gridx import logs, safetext
 from gridx.config import Settings
@@ -29,12 +30,21 @@ if TYPE_CHECKING:
     from gridx.services.coordinator.app import Coordinator
     from gridx.services.worker.agent import Agent
     from gridx.tui.app import GridApp
+    from gridx.tui.here import Here
     from gridx.tui.logbook import Logbook
 
 log = logging.getLogger("gridx.node")
 
 SCREEN_CLOSE_S: Final = 5.0
 """How long the dashboard may take to give the terminal back."""
+
+
+class Started(NamedTuple):
+    """What a screen that was there first is told when the services have started."""
+
+    client: Client
+    here: Here
+    notice: list[str]
 
 
 class Password:
@@ -129,6 +139,10 @@ class Node:
         self.screen = screen
         self.ascii_only = ascii_only
         self._app: GridApp | None = None
+        self._started: asyncio.Future[Started] | None = None
+        self._painted = asyncio.Event()
+        self._held: list[str] | None = None
+        """Lines for the terminal that wait until the screen gives it back; None while they need not."""
         self._logbook: Logbook | None = None
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -145,35 +159,84 @@ class Node:
         self._set_up_logs()
         try:
             try:
-                if not await self._unless_stopped(self.services.start(self._listening)):
-                    return self._exit_code()
-                self.password.may_ask = False  # from now on the terminal is the screen's or the log's
-                if self.settings.role != "viewer":
-                    say(f"{self.settings.role} ready" + ("" if self.screen else "; Ctrl-C stops it"))
-                return await self._serve()
+                screen = await self._paint_early()
+                try:
+                    if not await self._unless_stopped(self._start(), screen):
+                        return self._exit_code()
+                finally:
+                    if screen is not None and self._started is not None and not self._started.done():
+                        await self._end_dashboard(screen)
+                return await self._serve(screen)
             finally:
                 await self.services.stop(self._hurrying)
+                self._tell_held(all_of_it=False)
         finally:
             await asyncio.to_thread(logs.close)
 
+    async def _paint_early(self) -> asyncio.Task[int] | None:
+        """Show the dashboard before the services are loaded, which takes longer than to draw it.
+
+        Not where a person may be asked for a password first, and not for a coordinator elsewhere, which
+        has nothing to load.
+        """
+        if not self.screen or self.settings.role not in ("standalone", "coordinator"):
+            return None
+        self._held = []
+        self._started = asyncio.get_running_loop().create_future()
+        screen = asyncio.create_task(self._show(), name="dashboard")
+        painted = asyncio.create_task(self._painted.wait(), name="painted")
+        await asyncio.wait((screen, painted), return_when=asyncio.FIRST_COMPLETED)
+        painted.cancel()
+        return screen
+
+    async def _start(self) -> None:
+        """Start the services, and let the screen that waits for them know."""
+        if self._started is not None:
+            # In a thread: the screen shall answer meanwhile.
+            await asyncio.to_thread(_load, self.settings.role)
+        await self.services.start(self._listening)
+        self.password.may_ask = False  # from now on the terminal is the screen's or the log's
+        if self.settings.role != "viewer":
+            self._say(f"{self.settings.role} ready" + ("" if self.screen else "; Ctrl-C stops it"))
+        if self._started is not None:
+            client, _ = await self._dashboard_client()
+            self._started.set_result(Started(client, self._here(), self._first_words()))
+
+    def _say(self, line: str) -> None:
+        """Print a line, or keep it until the screen has given the terminal back."""
+        if self._held is None:
+            say(line)
+            return
+        self._held.append(line)
+        if line.startswith(("HTTP", "WebSocket", "Certificate")):
+            log.info("%s", line)
+
+    def _tell_held(self, *, all_of_it: bool) -> None:
+        """Print what was kept: all of it where the services go on, else what is told only once."""
+        held, self._held = self._held or [], None
+        first = next((n for n, line in enumerate(held) if line.startswith("First start")), len(held))
+        for line in held if all_of_it else [line for line in held[first:] if not line.endswith("ready")]:
+            say(line)
+
     def _listening(self, coordinator: Coordinator) -> None:
-        say(f"HTTP API: {coordinator.http_url}")
-        say(f"WebSocket: {coordinator.ws_url}")
+        self._say(f"HTTP API: {coordinator.http_url}")
+        self._say(f"WebSocket: {coordinator.ws_url}")
         if coordinator.certificate:
-            say(f"Certificate: {coordinator.certificate}")
+            self._say(f"Certificate: {coordinator.certificate}")
         if coordinator.first_admin is not None:
             user, password = coordinator.first_admin
-            say(f"First start: the administrator is {user}, password: {password}")
+            self._say(f"First start: the administrator is {user}, password: {password}")
             here = _for_a_person(coordinator.http_url)
-            say("It is shown this once. Sign in here and change it:")
-            say(f"  gridx --coordinator {here} login {user}")
-            say(f"  gridx admin password {user}")
+            self._say("It is shown this once. Sign in here and change it:")
+            self._say(f"  gridx --coordinator {here} login {user}")
+            self._say(f"  gridx admin password {user}")
 
     # -- life --------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> int:
+    async def _serve(self, screen: asyncio.Task[int] | None) -> int:
         """Until a signal, the end of the dashboard, or the end of a service that should not end."""
-        screen = asyncio.create_task(self._show(), name="dashboard") if self.screen else None
+        if self.screen and screen is None:
+            screen = asyncio.create_task(self._show(), name="dashboard")
         parts = (("coordinator", self.services.coordinator), ("worker", self.services.agent))
         failures: list[asyncio.Task[BaseException]] = [
             asyncio.create_task(_failure(part), name=name) for name, part in parts if part is not None
@@ -234,30 +297,41 @@ class Node:
 
     async def _dashboard(self) -> GridApp:
         """The screen of this process: over its own services, or for a coordinator elsewhere."""
+        from gridx.client import Client
         from gridx.tui.app import GridApp
-        from gridx.tui.here import Here
 
         assert self._logbook is not None
-        client, remember = await self._dashboard_client()
-        here = Here()
-        if (agent := self.services.agent) is not None:
-            patience = f"{self.settings.worker.drain_s:.0f} s"
-            here = Here(
-                running=lambda: len(agent.running),
-                consequence=f"They get {patience} to finish, then they are given back and run elsewhere.",
-                worker_name=agent.name,
-                worker_id=lambda: agent.worker_id,
-                order=agent.obey,
-            )
+        if self._started is not None:
+            client, remember = Client("http://127.0.0.1"), None  # until there is one
+        else:
+            client, remember = await self._dashboard_client()
         return GridApp(
             client,
             self.services.settings,
             role=self.settings.role,
             logbook=self._logbook,
-            here=here,
+            here=self._here(),
             ascii_only=self.ascii_only,
             remember=remember,
             notice=self._first_words(),
+            started=self._started,
+            painted=self._painted.set,
+        )
+
+    def _here(self) -> Here:
+        """What runs in this process, for the screen."""
+        from gridx.tui.here import Here
+
+        agent = self.services.agent
+        if agent is None:
+            return Here()
+        patience = f"{self.settings.worker.drain_s:.0f} s"
+        return Here(
+            running=lambda: len(agent.running),
+            consequence=f"They get {patience} to finish, then they are given back and run elsewhere.",
+            worker_name=agent.name,
+            worker_id=lambda: agent.worker_id,
+            order=agent.obey,
         )
 
     def _first_words(self) -> list[str]:
@@ -300,7 +374,9 @@ class Node:
 
     def _go_on_without_screen(self) -> None:
         log.warning("the dashboard ended; the services go on without it")
-        if not self._hung_up():
+        hung_up = self._hung_up()
+        self._tell_held(all_of_it=not hung_up)
+        if not hung_up:
             logs.to_stderr(self.settings.log)
             say(f"The dashboard crashed; the {self.settings.role} goes on without it. Ctrl-C stops it.")
             say(f"What happened: {self.log_path}")
@@ -353,18 +429,32 @@ class Node:
     def _exit_code(self) -> int:
         return EXIT_INTERRUPTED if signal.SIGINT in self._signals else EXIT_OK
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run ``work`` to its end; False when a signal came first, and then it is cancelled."""
+    async def _unless_stopped(
+        self, work: Coroutine[Any, Any, None], screen: asyncio.Task[int] | None = None
+    ) -> bool:
+        """Run ``work`` to its end; False when a signal came first or the screen was quit: it is cancelled."""
         working = asyncio.create_task(work, name="start")
         stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        quitting = asyncio.create_task(self._until_quit(screen), name="quitting")
+        await asyncio.wait((working, stopping, quitting), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        quitting.cancel()
         if not working.done():
             working.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
+        await asyncio.gather(working, stopping, quitting, return_exceptions=True)
+        if working.cancelled():
             return False
         await working
         return True
+
+    async def _until_quit(self, screen: asyncio.Task[int] | None) -> None:
+        """Until the screen was left; one that crashed or lost its terminal is not reason enough to stop."""
+        if screen is not None:
+            await asyncio.wait([screen])
+            crashed = screen.cancelled() or screen.exception() is not None or screen.result() != EXIT_OK
+            if not crashed and not self._hung_up():
+                return
+        await asyncio.Event().wait()
 
     def _set_up_logs(self) -> None:
         if not self.screen:
@@ -380,6 +470,13 @@ class Node:
                 f"The log {self.log_path} cannot be written: {error.strerror}.",
                 "Name another folder with --data-dir.",
             ) from None
+
+
+def _load(role: str) -> None:
+    """Import what the services of a role are made of."""
+    importlib.import_module("gridx.services.coordinator.app")
+    if role == "standalone":
+        importlib.import_module("gridx.services.worker.agent")
 
 
 def say(line: str) -> None:

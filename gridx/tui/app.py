@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 from textual.app import App, SystemCommand
@@ -61,6 +61,9 @@ class GridApp(App[None]):
         ascii_only: draw with ASCII alone (``--ascii``).
         remember: called with the address and the session after a sign-in, to save the token.
         notice: lines that are shown until they are closed; the first is a heading.
+        started: what stands for ``client``, ``here`` and ``notice`` when the services of this process have
+            started; until then the screen is there, and nothing is asked.
+        painted: called when the first frame has been drawn.
         clock: for ages and for how often is painted.
     """
 
@@ -81,6 +84,8 @@ class GridApp(App[None]):
         ascii_only: bool = False,
         remember: Callable[[str, Session], None] | None = None,
         notice: Sequence[str] = (),
+        started: Awaitable[tuple[Client, Here, Sequence[str]]] | None = None,
+        painted: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         # NO_COLOR means none at all: with the terminal's own colours Textual leaves every one out.
@@ -100,6 +105,10 @@ class GridApp(App[None]):
         self.ascii_only = ascii_only or settings.dashboard.ascii
         self.remember = remember
         self.notice = notice
+        self._started = started
+        self.starting = started is not None
+        """The services of this process are not there yet."""
+        self._painted = painted
         self.clock = clock or SystemClock()
         self.state = GridState(self.clock)
         self.feed = Feed(client, self.state, self.changed)
@@ -121,6 +130,8 @@ class GridApp(App[None]):
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.desk = Dashboard()
         self.push_screen(self.desk)
+        if self._painted is not None:
+            self.desk.call_after_refresh(self._painted)
         self.run_worker(self._live(), name="feed")
         self.run_worker(self.local.run(), name="local machine")
         self.set_interval(1.0, self._tick)
@@ -130,6 +141,12 @@ class GridApp(App[None]):
 
     async def _live(self) -> None:
         """Signed in, connected, and again from the start when either ends."""
+        if self._started is not None:
+            await self.client.close()
+            self.client, self.here, notice = await self._started
+            self.feed = Feed(self.client, self.state, self.changed)
+            self.starting = False
+            self.desk.announce(notice)
         problem = ""
         while True:
             if self.client.token is None:

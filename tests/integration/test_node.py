@@ -16,6 +16,7 @@ import sys
 import termios
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,44 @@ def healthy(url: str) -> bool:
     return False
 
 
+def address(node: Terminal, log: Path) -> str:
+    """Where the coordinator answers; with a screen the log says it, since the terminal is the screen's."""
+    end = time.monotonic() + 60
+    while not (log.exists() and (found := re.search(r"HTTP API: (http://\S+)", log.read_text()))):
+        node.read()
+        assert node.process.poll() is None, node.seen.decode(errors="replace")
+        assert time.monotonic() < end, node.seen.decode(errors="replace")
+        time.sleep(0.05)
+    return found[1]
+
+
+def test_the_first_password_is_told_on_the_screen_and_left_on_the_terminal(terminal):
+    node = terminal()
+    node.says(rb"The administrator of this grid is admin")
+    node.process.send_signal(signal.SIGTERM)
+    assert node.ends() == 0
+    left = node.seen[node.seen.rindex(b"\x1b[?1049l") :]
+    assert re.search(rb"First start: the administrator is admin, password: \S{8}", left)
+    assert b"gridx admin password admin" in left
+
+
+def test_a_screen_that_is_left_before_the_grid_has_started_ends_it(terminal):
+    node = terminal()
+    node.says(rb"starting \.\.\.")
+    os.write(node.master, b"\x11")
+    assert node.ends() == 0
+    assert termios.tcgetattr(node.slave) == node.before
+    assert b"Traceback" not in node.seen
+
+
+def test_what_keeps_a_grid_from_starting_is_said_when_the_screen_has_gone(terminal):
+    node = terminal("--role", "coordinator", "--db", "/proc/nothing/grid.db")
+    assert node.ends() != 0
+    assert b"/proc/nothing" in node.seen[node.seen.rindex(b"\x1b[?1049l") :]
+    assert b"Traceback" not in node.seen
+    assert termios.tcgetattr(node.slave) == node.before
+
+
 def test_sigterm_gives_the_terminal_back_as_it_was(terminal):
     node = terminal()
     node.says(ALTERNATE_SCREEN)
@@ -127,8 +166,9 @@ def test_sigterm_gives_the_terminal_back_as_it_was(terminal):
 def test_nothing_is_logged_over_the_screen(terminal, processes):
     node = terminal("--log-level", "debug")
     node.says(ALTERNATE_SCREEN)
-    url = node.says(rb"HTTP API: (http://\S+)")[1].decode()
+    url = address(node, processes.folder / "data-0" / "gridx.log")
     assert healthy(url)
+    node.says(rb"1 worker")
     node.process.send_signal(signal.SIGTERM)
     assert node.ends() == 0
     # What the log pane shows is drawn; a line of the log as such never goes to the terminal.
@@ -138,10 +178,10 @@ def test_nothing_is_logged_over_the_screen(terminal, processes):
 
 def test_a_coordinator_whose_terminal_goes_away_goes_on(terminal, processes):
     node = terminal("--role", "coordinator")
-    url = node.says(rb"HTTP API: (http://\S+)")[1].decode()
+    log = processes.folder / "data-0" / "gridx.log"
+    url = address(node, log)
     node.says(ALTERNATE_SCREEN)
     node.hang_up()
-    log = processes.folder / "data-0" / "gridx.log"
     end = time.monotonic() + 60
     while "go on without" not in log.read_text():
         assert node.process.poll() is None, log.read_text()

@@ -67,6 +67,8 @@ class SubmitPane(Pane):
         """What a resubmitted job had besides the fields shown here."""
         self._quote_timer: Timer | None = None
         self._sending = False
+        self._wanted = False
+        """The key was pressed before there was a grid to send to."""
         self.editor = Editor(SAMPLE, id="code")
         self._fields = {
             name: Field("sample" if name == "name" else value, placeholder=placeholder, id=f"field-{name}")
@@ -165,6 +167,9 @@ class SubmitPane(Pane):
             self._requote()
 
     def apply(self, changes: Changes) -> None:
+        if changes.reread and self._wanted:
+            self._wanted = False
+            self.submit()
         if changes.reread or changes.balance:
             self._requote()
 
@@ -243,6 +248,10 @@ class SubmitPane(Pane):
     def submit(self) -> None:
         """Send the job."""
         if self._sending:
+            return
+        if self.grid.starting:
+            self._wanted = True
+            self.grid.tell("The grid is starting; the program runs as soon as it has.")
             return
         try:
             spec = self.spec()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import ClassVar
 
@@ -148,7 +149,7 @@ class Dashboard(Screen[None], Drawn):
     def apply(self, changes: Changes) -> None:
         """Hand changes to the panes that are seen; the others catch up when they are."""
         for pane in self.panes:
-            if pane.display or isinstance(pane, OutputPane | JobsPane):
+            if pane.display or isinstance(pane, OutputPane | JobsPane | SubmitPane):
                 pane.apply(changes)
             else:
                 pane.missed = True
@@ -190,7 +191,7 @@ class Dashboard(Screen[None], Drawn):
         link = self.grid.state.link
         gone_s = self.grid.clock.monotonic() - link.since
         if not link.reason:
-            return "connecting ..."
+            return "starting ..." if self.grid.starting else "connecting ..."
         at = (self.grid.clock.now() - timedelta(seconds=gone_s)).astimezone()
         return f"▲ disconnected since {at:%H:%M:%S} ({figures.age(gone_s)}), trying again"
 
@@ -349,6 +350,11 @@ class Dashboard(Screen[None], Drawn):
         elif self._notice.display:
             self._notice.close()
             self.refresh_bindings()
+
+    def announce(self, lines: Sequence[str]) -> None:
+        """Show lines that stay until they are closed."""
+        self._notice.say(lines)
+        self.refresh_bindings()
 
     @on(Notice.Closed)
     def _notice_closed(self) -> None:
