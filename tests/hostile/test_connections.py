@@ -98,6 +98,31 @@ async def test_who_asks_much_and_reads_nothing_is_one_connection_and_no_memory(g
             raw.close()
 
 
+SLOW = {
+    "many arguments": b'{"code":"x","args":[' + b",".join([b'""'] * 990_000) + b"]}",
+    "many variables": b'{"code":"x","env":{' + b",".join(b'"A%d":""' % n for n in range(390_000)) + b"}}",
+    "many jobs": b'{"jobs":[' + b",".join([b'{"code":""}'] * 110_000) + b"]}",
+    "more than may be": b'{"jobs":[' + b",".join([b'{"code":""}'] * 600_000) + b"]}",
+}
+
+
+async def test_bodies_that_take_long_to_read_hold_up_nobody(grid):
+    """From two users at once, several each."""
+    port = grid.standing.port
+    lines = [f"Authorization: Bearer {token}" for token in (grid.bob.token, grid.ann.token)]
+
+    async def send(number: int) -> bytes:
+        path = ("/quote", "/jobs", "/jobs/batch", "/jobs/batch")[number % 4]
+        body = list(SLOW.values())[number % 4]
+        more = (lines[number // 4 % 2], f"Content-Length: {len(body)}", "Connection: close")
+        return await exchange(port, head("POST", path, *more) + body, f"127.2.1.{number + 1}")
+
+    async with others_are_served(grid.url, grid.admin.token) as others:
+        answers = await asyncio.gather(*(send(number) for number in range(8)))
+    assert {answer.split(b" ")[1] for answer in answers} <= {b"422", b"413", b"429"}
+    assert others.answered > 8
+
+
 def token_line(grid) -> str:
     return f"Authorization: Bearer {grid.bob.token}"
 

@@ -34,6 +34,7 @@ from gridx.services.coordinator.fleet import Fleet
 from gridx.services.coordinator.jobs import Jobs
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import UserRecord, WorkerRecord
+from gridx.services.coordinator.turns import Turns
 
 log = logging.getLogger("gridx.coordinator")
 
@@ -60,6 +61,8 @@ class Channel:
     """Serves the connections of all workers."""
 
     def __init__(self, jobs: Jobs, fleet: Fleet, store: Store, settings: Settings, clock: Clock) -> None:
+        # Not those of the users' requests: a worker's output does not wait behind them.
+        self._turns = Turns()
         self._jobs = jobs
         self._fleet = fleet
         self._store = store
@@ -86,7 +89,7 @@ class Channel:
             decode_text=False,
         )
         await socket.prepare(request)
-        connection = Connection(socket, request, self._clock)
+        connection = Connection(socket, request, self._clock, self._turns)
         self._open.add(connection)
         try:
             if self._closing:
@@ -171,7 +174,10 @@ async def _greeting(connection: Connection) -> tuple[Hello | None, list[WorkerFr
 class Connection:
     """One worker's connection: messages in, frames out. It is the ``fleet.Link`` of its worker."""
 
-    def __init__(self, socket: web.WebSocketResponse, request: web.Request, clock: Clock) -> None:
+    def __init__(
+        self, socket: web.WebSocketResponse, request: web.Request, clock: Clock, turns: Turns
+    ) -> None:
+        self._turns = turns
         self._socket = socket
         self._request = request
         self._clock = clock
@@ -205,7 +211,7 @@ class Connection:
                 self.mistake(BadRequest("Only text messages are taken.", "Send a JSON array of frames."))
                 continue
             try:
-                return decode_worker_frames(message.data)
+                return await self._turns.read(message.data, decode_worker_frames)
             except GridError as error:
                 self.mistake(error)
 

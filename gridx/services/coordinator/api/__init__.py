@@ -67,6 +67,7 @@ def application(parts: Parts, routes: Iterable[Route]) -> web.Application:
     app = web.Application(middlewares=[errors.middleware(parts.metrics)], client_max_size=MAX_BODY_BYTES)
     routes = tuple(routes)
     app[bodies.HELD] = bodies.Held()
+    app[bodies.TURNS] = parts.turns
     app[reference.REFERENCE] = reference.Reference(routes)
     for route in routes:
         app.router.add_route(route.method, route.path, _gate(parts, route), expect_handler=_expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from aiohttp import web
 from gridx import messages
 from gridx.errors import BadRequest, TooLarge, TooMany
 from gridx.messages import MAX_BODY_BYTES
+from gridx.services.coordinator.turns import SMALL_BYTES, Turns
 
 T = TypeVar("T")
 
@@ -46,19 +48,35 @@ class Held:
 
 
 HELD: Final = web.AppKey("held", Held)
+TURNS: Final = web.AppKey("turns", Turns)
 
 
-async def read_json(request: web.Request, kind: type[T], most: int = MAX_BODY_BYTES) -> T:
+async def read_json(
+    request: web.Request, kind: type[T], most: int = MAX_BODY_BYTES, *, user_id: int = 0
+) -> T:
     """The body as the type says, strictly; of two fields of one name nobody knows which is meant.
+
+    Args:
+        user_id: who sends it; large bodies of one user are taken in one after the other.
 
     Raises:
         BadRequest: it is not JSON, or names a field twice.
         InvalidField: a field is unknown, missing, of the wrong type or out of range.
         TooLarge, TooMany: as :func:`read_body`.
     """
-    data = await read_body(request, most)
+    turns = request.app[TURNS]
+    small = most <= SMALL_BYTES or (request.content_length or most) <= SMALL_BYTES
+    async with nullcontext() if small else turns.line(user_id):
+        data = await read_body(request, most)
+        return await turns.read(data, lambda data: _strictly(data, kind))
+
+
+def _strictly(data: bytes, kind: type[T]) -> T:
     value = messages.decode(data, kind)
-    json.loads(data, object_pairs_hook=_each_once)
+    try:
+        json.loads(data, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"This is not valid JSON: {error}.", "Send one JSON value.") from None
     return value
 
 

@@ -28,6 +28,7 @@ from gridx.services.coordinator.metrics import Metrics
 from gridx.services.coordinator.sockets import Caller, Sockets
 from gridx.services.coordinator.store import Store
 from gridx.services.coordinator.store.records import Idempotency
+from gridx.services.coordinator.turns import Turns
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Parts:
     folder: Path
     """Where a backup is made before it is sent."""
     stopping: bool = False
+    turns: Turns = field(default_factory=Turns)
     backup: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -77,7 +79,7 @@ class Call:
 
     async def body(self, kind: type[T]) -> T:
         """The body, strictly as the type says."""
-        return await read_json(self.request, kind)
+        return await read_json(self.request, kind, user_id=self.caller.user.id)
 
     def idempotency(self, *content: object) -> Idempotency | None:
         """The caller's key with a digest of what it stands for: this address and this content.
