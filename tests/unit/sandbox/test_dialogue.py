@@ -12,7 +12,8 @@ import pytest
 from gridx.errors import SandboxBroken
 from gridx.services.worker.sandbox import dialogue
 from gridx.services.worker.sandbox.base import RunRequest
-from gridx.services.worker.sandbox.dialogue import Dialogue, Line, judge, signal_name
+from gridx.services.worker.sandbox.dialogue import Dialogue, Line
+from gridx.services.worker.sandbox.judgement import judge, signal_name
 
 END = {
     "exit_code": 0,

@@ -18,8 +18,9 @@ from gridx.errors import SandboxBroken
 from gridx.messages import FileCaps, OutputFile
 from gridx.services.worker.sandbox import dialogue
 from gridx.services.worker.sandbox.base import RunRequest
-from gridx.services.worker.sandbox.dialogue import Dialogue, Ending, Line, judge
+from gridx.services.worker.sandbox.dialogue import Dialogue, Line
 from gridx.services.worker.sandbox.frames import CHUNK, FrameError, FrameParser
+from gridx.services.worker.sandbox.judgement import Ending, judge
 
 CAP = 500
 FILES = FileCaps(total_bytes=300, files=3, depth=2)

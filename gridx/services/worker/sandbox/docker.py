@@ -22,8 +22,9 @@ from gridx.services.worker.sandbox.base import (
 )
 from gridx.services.worker.sandbox.container import JOB_FOLDER, TMP, unfit
 from gridx.services.worker.sandbox.dialect import dialect_of
-from gridx.services.worker.sandbox.dialogue import Dialogue, Ending, judge, out_of_memory, outcome
+from gridx.services.worker.sandbox.dialogue import Dialogue
 from gridx.services.worker.sandbox.engine import Engine, EngineAway, find_engine, lacks, remedy, warnings
+from gridx.services.worker.sandbox.judgement import Ending, judge, out_of_memory, outcome
 from gridx.services.worker.sandbox.place import Builder, Place
 from gridx.services.worker.sandbox.pool import Pool
 from gridx.services.worker.sandbox.runtimes import Listed, RuntimeImage, image_missing, list_runtimes

@@ -32,7 +32,8 @@ from gridx.services.worker.sandbox.base import (
     SandboxStatus,
     StartedHook,
 )
-from gridx.services.worker.sandbox.dialogue import Dialogue, Line, judge, outcome
+from gridx.services.worker.sandbox.dialogue import Dialogue, Line
+from gridx.services.worker.sandbox.judgement import judge, outcome
 from gridx.services.worker.sandbox.languages import LANGUAGES, spoken
 from gridx.services.worker.sandbox.supervisor import (
     DEFAULT_PATH,
