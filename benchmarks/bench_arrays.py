@@ -28,12 +28,11 @@ def memory_mib(pid: int) -> float:
 async def measure(folder: Path, count: int) -> None:
     """Submit an array, wait for its end, print the figures."""
     async with standing(folder) as (client, pid):
-        before = memory_mib(pid)
+        before = most = memory_mib(pid)
         spec = replace(SPEC, args=["-v"], array=ArraySpec(args=[[f"file-{n}"] for n in range(count)]))
         begun = time.perf_counter()
         array = await client.submit(spec)
         submitted_s = time.perf_counter() - begun
-        most = before
         slowest = 0.0
         while not array.state.ended:
             await asyncio.sleep(0.2)
@@ -45,11 +44,21 @@ async def measure(folder: Path, count: int) -> None:
         assert array.state is JobState.SUCCEEDED
         listed = [job.array_index async for job in client.all_elements(array.id)]
         assert listed == list(range(count))
+        begun = time.perf_counter()
+        gathered = [one.job.array_index async for one in client.outputs(array.id)]
+        gathered_s = time.perf_counter() - begun
+        assert gathered == listed
+        for _ in range(3):
+            array = await client.wait((await client.submit(spec)).id)
+        after = memory_mib(pid)
         print(f"{count} elements with arguments of their own")
         print(f"submit         {submitted_s:8.2f} s")
         print(f"run and paid   {count / ended_s:8.0f} elements/s")
         print(f"slowest look   {slowest * 1000:8.0f} ms while they ran")
-        print(f"memory         {before:8.0f} MiB before, at most {most:.0f} MiB")
+        print(f"outputs        {gathered_s:8.2f} s to gather all")
+        print(
+            f"memory         {before:8.0f} MiB before, at most {most:.0f}, {after:.0f} after three more such"
+        )
 
 
 if __name__ == "__main__":

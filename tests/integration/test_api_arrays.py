@@ -8,28 +8,31 @@ import pytest
 
 from gridx import messages
 from gridx.client import Client
-from gridx.messages import ArraySpec, Assign, Finished, JobSpec, JobState, Started
+from gridx.messages import ArraySpec, Assign, Finished, JobSpec, JobState, Output, Started
 
 OK = {"code": "print(1)", "timeout_s": 60, "memory_mb": 64, "cpus": 0.1}
 
 
 async def run_all(worker) -> None:
-    """Answer every assignment at once, for ever."""
+    """Answer every assignment at once, for ever; in few messages, for a worker may not send any number."""
     while True:
         frame = await worker.receive(Assign)
+        answers: list = []
         for one in frame.attempts:
-            index = str(one.array_index).encode()
-            await worker.send(Started(attempt_id=one.attempt_id, runtime="default"))
-            await worker.write(one.attempt_id, index + b"\n")
-            await worker.send(
+            data = f"{one.array_index}\n".encode()
+            outcome = "failed" if one.args[-1:] == ["bad"] else "succeeded"
+            answers += [
+                Started(attempt_id=one.attempt_id, runtime="default"),
+                Output(attempt_id=one.attempt_id, stream="stdout", offset=0, data=data),
                 Finished(
                     attempt_id=one.attempt_id,
-                    outcome="failed" if one.args[-1:] == ["bad"] else "succeeded",
+                    outcome=outcome,
                     exit_code=0,
                     wall_ms=1,
-                    stdout_bytes=len(index) + 1,
-                )
-            )
+                    stdout_bytes=len(data),
+                ),
+            ]
+        await worker.send(*answers)
 
 
 @pytest.fixture
@@ -43,7 +46,8 @@ async def running():
     yield begin
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(ended, asyncio.CancelledError), ended
 
 
 async def test_an_array_from_submit_to_the_output_of_all(grid, running):
@@ -68,6 +72,7 @@ async def test_an_array_from_submit_to_the_output_of_all(grid, running):
     assert (await ann.get(f"/jobs/{one['id']}/output")).content == b"2\n"
     refused = await ann.get(f"/jobs/{array['id']}/output")
     assert (refused.status, refused.error["code"]) == (422, "invalid_field")
+    assert (await ann.get(f"/jobs/{array['id']}/output?follow=1")).status == 422
     assert (await ann.get(f"/jobs/{array['id']}/files")).status == 422
     receipt = (await ann.get(f"/jobs/{array['id']}/receipt")).json
     assert receipt["hold"] == receipt["charge"] + receipt["released"]
@@ -143,26 +148,33 @@ async def test_listings_fold_arrays_among_jobs_page_by_page(grid):
     assert len((await ann.get("/jobs?state=queued&limit=500")).json["jobs"]) == 8
 
 
-async def test_who_watches_an_array_hears_of_its_elements_and_others_of_the_array_alone(grid, running, until):
+async def test_who_watches_an_array_hears_of_its_elements_and_others_of_the_array_alone(grid, running):
     ann = await grid.person("ann")
     async with Client(grid.url, ann.token) as client, client.events() as plain, client.events() as watching:
-        array = await client.submit(JobSpec(**OK, array=ArraySpec(count=5)))
+        array = await client.submit(JobSpec(**OK, array=ArraySpec(count=40)))
         await watching.watch([array.id])
+        told: list[messages.Job] = []
 
-        async def heard(events) -> list[messages.Job]:
-            found = []
+        async def hear(events, until) -> None:
             async for event in events:
                 if isinstance(event, messages.JobChanged):
-                    found.append(event.job)
-                    if event.job.id == array.id and event.job.state.ended:
-                        return found
-            return found
+                    told.append(event.job)
+                    if until(event.job):
+                        return
 
-        running(await grid.worker(ann))
-        told = await heard(plain)
+        # The watch has come when the first element is heard of; nothing else says so.
+        heard = asyncio.create_task(hear(watching, lambda job: job.array_id == array.id))
+        for number in range(1, 40):
+            await client.cancel(array.id + number)
+            await asyncio.wait([heard], timeout=0.5)
+            if heard.done():
+                break
+        await heard
+        await client.cancel(array.id)
+        told.clear()
+        await hear(plain, lambda job: job.state.ended)
         assert {job.id for job in told} == {array.id}
-        assert told[-1].state is JobState.SUCCEEDED
-        assert {job.array_id for job in await heard(watching)} == {None, array.id}
+        assert told[-1].state is JobState.CANCELLED
 
 
 async def test_what_an_element_wrote_at_length_comes_whole_as_well(grid):

@@ -193,6 +193,8 @@ class Backlog:
             self._records.pop(job_id, None)
             self._held_back.remove(job_id)
             self._queue.remove(job_id)
+        for job_id in (*array.tried, *array.parked):
+            self.forget(job_id)
         record = array.record
         self._held_back.remove(record.id)
         self._queue.unseen(record.user_id, record.id, None, 0)

@@ -49,6 +49,7 @@ _ASSIGN_ATTEMPT = (
     " AND NOT EXISTS (SELECT 1 FROM dependencies WHERE job_id = coalesce(jobs.array_id, jobs.id) AND NOT met)"
     " RETURNING id, number"
 )
+_IS_ELEMENT = "SELECT 1 FROM jobs WHERE id = ? AND array_id IS NOT NULL"
 _ASSIGN_JOB = (
     "UPDATE jobs SET state = 'assigned', reason = '', not_before = NULL, files = 0, file_bytes = 0,"
     " attempts = attempts + 1,"
@@ -137,9 +138,10 @@ def assign(
 
 def _waiting_element(db: sqlite3.Connection, job_id: int) -> JobRecord | None:
     """The job, if it is an element of an array and waits."""
-    row = db.execute(
-        f"{SELECT_JOB} jobs.id = ? AND jobs.state = 'queued' AND jobs.array_id IS NOT NULL", (job_id,)
-    ).fetchone()
+    # Most are none, and this is asked of every job.
+    if db.execute(_IS_ELEMENT, (job_id,)).fetchone() is None:
+        return None
+    row = db.execute(f"{SELECT_JOB} jobs.id = ? AND jobs.state = 'queued'", (job_id,)).fetchone()
     return None if row is None else job_record(row)
 
 
