@@ -38,6 +38,11 @@ def chosen(file: Path | None, *, prompt: str = "New password: ", from_environmen
         password = given
     elif not sys.stdin.isatty():
         password = sys.stdin.readline().rstrip("\r\n")
+        if not password:
+            raise SetupError(
+                "There is no terminal to ask for the new password on, and no line came by stdin.",
+                "Pipe the password into this command, or use --password-file FILE.",
+            )
     else:
         password = _asked(prompt)
         if password != _asked("The same again: "):

@@ -252,8 +252,8 @@ class Accounts:
         fits = [hmac.compare_digest(given, known.encode()) for known in self._settings.invites]
         if not any(fits):
             raise Forbidden(
-                "Registering here needs an invite, and this is none.",
-                "Ask whoever runs the grid for an invite code.",
+                "Registering here needs an invite, and none that is valid was given.",
+                "Ask whoever runs the grid for a code, then: gridx login --register --invite CODE NAME.",
             )
         guess.right()
 

@@ -37,7 +37,8 @@ class FilesScreen(ModalScreen[None], Drawn):
 
     def compose(self) -> ComposeResult:
         total = figures.size(sum(file.size for file in self._files.values()))
-        said = f"What job {self._job.id} gave back: {len(self._files)} files, {total}."
+        count = len(self._files)
+        said = f"What job {self._job.id} gave back: {count} file{'' if count == 1 else 's'}, {total}."
         columns = (
             Column("size", "size", 9, right=True),
             Column("path", "file", 20, stretch=True),
