@@ -151,7 +151,8 @@ def test_runtimes_are_listed_without_an_engine(alone):
 def test_a_program_that_needs_no_files_runs_in_a_container(alone, example):
     done = alone("run", str(EXAMPLES / example), "--memory", "1G", GRIDX_WORKER_SANDBOX="docker")
     assert done.stdout
-    assert done.stderr == ""
+    # On a busy machine it says why the job waits.
+    assert [line for line in done.stderr.splitlines() if " waits: " not in line] == []
 
 
 def test_what_this_machine_can_never_run_is_refused_at_once(alone):
