@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SCREEN = re.compile(
     r"\x1b(?:\[[0-9;?<>=]*[ -/]*[@-~]|[()][0-9A-Z]|[=>78DM]|\]22;default\x07)"
-    # It rings where there is nowhere to go on to, as the library does that draws it.
+    # It rings where a key is typed that a field does not take; how it ends tells whether it rang for more.
     r"|\x07"
     # What is read while it is being sent may end within one.
     r"|\x1b(?:\[[0-9;?<>=]*|\]2?2?;?[a-z]*)?\Z"
