@@ -90,6 +90,7 @@ async def test_a_budget_holds_even_if_every_element_runs_to_its_timeout(engine, 
     assert len(await engine.assigned(worker, 2)) == 2
     waiting = (await elements(engine, ann, array.id, states=[JobState.QUEUED]))[0]
     assert "its budget covers no more at a time" in waiting.reason
+    assert (await engine.jobs.job(ann, array.id)).reason == waiting.reason
     for number in range(2):
         attempt = worker.assignments[number]
         worker.start(attempt.attempt_id)

@@ -34,6 +34,7 @@ from gridx.services.coordinator.store.records import ArrayRecord, JobRecord, Pay
 LONGEST_PAUSE_S: Final = 3600.0
 """A worker that refuses a job again and again is still asked this often."""
 SEEN_FOR_S: Final = 1.0
+BUDGET_IS_OUT: Final = "waits for others of its array to end: its budget covers no more at a time"
 _COMMON: Final = Prices(core_hour=1_000_000, gib_hour=100_000, gpu_hour=10_000_000)
 """What jobs weigh against each other in fair share where they cost nothing."""
 
@@ -47,6 +48,11 @@ def weight_of(job: JobRecord) -> float:
     """How much a job counts in fair share: what an hour of it costs."""
     size = (job.cpu_millis, job.memory_mb, job.gpus)
     return float(ledger.price_per_hour(job.prices, *size) or ledger.price_per_hour(_COMMON, *size))
+
+
+def _covers(array: ArrayRecord, charge: int) -> bool:
+    """Whether the budget lets an element start now, ``charge`` of which was spent on it before."""
+    return array.held >= array.cover or array.affords(charge)
 
 
 class Wait(NamedTuple):
@@ -293,14 +299,16 @@ class Backlog:
         if why := self._held_back.why(record, self._clock.monotonic()):
             return Wait(why)
         if isinstance(record, ArrayRecord):
+            if not _covers(record, 0):
+                return Wait(BUDGET_IS_OUT)
             return self._waits_as(self._waiting(record.model))
         job = self._queue.get(record.id)
         if job is None:
             array = self._arrays.get(record.array_id or 0)
             if array is None:
                 return Wait()
-            if array.record.held < array.record.cover and not array.record.affords(record.charge):
-                return Wait("waits for others of its array to end: its budget covers no more at a time")
+            if not _covers(array.record, record.charge):
+                return Wait(BUDGET_IS_OUT)
             job = self._waiting(record)
         return self._waits_as(job)
 
