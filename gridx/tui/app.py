@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 from textual.app import App, SystemCommand
@@ -61,8 +61,8 @@ class GridApp(App[None]):
         ascii_only: draw with ASCII alone (``--ascii``).
         remember: called with the address and the session after a sign-in, to save the token.
         notice: lines that are shown until they are closed; the first is a heading.
-        started: what stands for ``client``, ``here`` and ``notice`` when the services of this process have
-            started; until then the screen is there, and nothing is asked.
+        started: what stands for ``client``, ``here`` and ``notice``, in this order, when the services of this
+            process have started; until then the screen is there, and nothing is asked.
         painted: called when the first frame has been drawn.
         clock: for ages and for how often is painted.
     """
@@ -84,7 +84,7 @@ class GridApp(App[None]):
         ascii_only: bool = False,
         remember: Callable[[str, Session], None] | None = None,
         notice: Sequence[str] = (),
-        started: Awaitable[tuple[Client, Here, Sequence[str]]] | None = None,
+        started: asyncio.Future[Any] | None = None,
         painted: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -143,7 +143,7 @@ class GridApp(App[None]):
         """Signed in, connected, and again from the start when either ends."""
         if self._started is not None:
             await self.client.close()
-            self.client, self.here, notice = await self._started
+            self.client, self.here, notice = await asyncio.shield(self._started)
             self.feed = Feed(self.client, self.state, self.changed)
             self.starting = False
             self.desk.announce(notice)

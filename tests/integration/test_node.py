@@ -63,6 +63,15 @@ class Terminal:
             time.sleep(0.05)
         return found
 
+    def until(self, condition) -> None:
+        """Wait until something is so, while reading."""
+        end = time.monotonic() + 60
+        while not condition():
+            self.read()
+            assert self.process.poll() is None, self.seen.decode(errors="replace")
+            assert time.monotonic() < end, self.seen.decode(errors="replace")
+            time.sleep(0.05)
+
     def ends(self) -> int:
         """Wait for the end while reading: a full terminal must not hold it up."""
         end = time.monotonic() + 60
@@ -117,13 +126,8 @@ def healthy(url: str) -> bool:
 
 def address(node: Terminal, log: Path) -> str:
     """Where the coordinator answers; with a screen the log says it, since the terminal is the screen's."""
-    end = time.monotonic() + 60
-    while not (log.exists() and (found := re.search(r"HTTP API: (http://\S+)", log.read_text()))):
-        node.read()
-        assert node.process.poll() is None, node.seen.decode(errors="replace")
-        assert time.monotonic() < end, node.seen.decode(errors="replace")
-        time.sleep(0.05)
-    return found[1]
+    node.until(lambda: log.exists() and "HTTP API: " in log.read_text())
+    return re.search(r"HTTP API: (http://\S+)", log.read_text())[1]
 
 
 def test_the_first_password_is_told_on_the_screen_and_left_on_the_terminal(terminal):
@@ -161,6 +165,37 @@ def test_sigterm_gives_the_terminal_back_as_it_was(terminal):
     assert termios.tcgetattr(node.slave) == node.before
     assert node.seen.rindex(b"\x1b[?1049l") > node.seen.rindex(b"\x1b[?1049h")
     assert b"Traceback" not in node.seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("role", ["coordinator", "worker", "viewer"])
+def test_every_role_gives_the_terminal_back_as_it_was(terminal, processes, role, number):
+    where = {}
+    if role != "coordinator":
+        processes.coordinator()
+        where = {"COORDINATOR_HTTP": processes.http_url, "COORDINATOR_WS": processes.ws_url}
+    node = terminal("--role", role, "--user", "ann", GRIDX_PASSWORD="correct horse", **where)
+    node.says(ALTERNATE_SCREEN)
+    node.says(rb"Jobs")
+    node.process.send_signal(number)
+    if number == signal.SIGHUP and role != "viewer":
+        log = processes.folder / "data-0" / "gridx.log"
+        node.until(lambda: "go on without" in log.read_text())
+        node.process.send_signal(signal.SIGTERM)
+    assert node.ends() == (130 if number == signal.SIGINT else 0)
+    assert termios.tcgetattr(node.slave) == node.before
+    assert node.seen.rindex(b"\x1b[?1049l") > node.seen.rindex(b"\x1b[?1049h")
+    assert b"Traceback" not in node.seen
+
+
+def test_a_standalone_grid_whose_screen_crashes_goes_on_and_says_so(terminal, processes):
+    program = processes.folder / "crashing.py"
+    program.write_text(CRASHING)
+    node = terminal(program=(str(program),))
+    node.says(rb"The dashboard crashed; the standalone goes on")
+    node.process.send_signal(signal.SIGTERM)
+    assert node.ends() == 0
+    assert termios.tcgetattr(node.slave) == node.before
 
 
 def test_nothing_is_logged_over_the_screen(terminal, processes):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gridx.credits import MICROCREDITS
+from gridx.tui.here import Here
 from gridx.tui.screens.history import HistoryScreen
 from tests.tui.conftest import picture, program, shown
 
@@ -122,3 +125,29 @@ async def test_the_key_goes_first_to_an_editor_that_is_not_seen(grid, until):
         await pilot.press("f5")
         await until(lambda: app.state.jobs, "submitted", 20)
         assert app.state.jobs[1].hold < MICROCREDITS
+
+
+async def test_escape_and_a_key_that_come_as_one_leave_the_editor_first(grid, until):
+    async with grid.dashboard() as (app, pilot):
+        await until(lambda: app.focused is app.desk.submit.editor, "the editor", 20)
+        before = app.desk.submit.editor.text
+        await pilot.press("alt+z")
+        await until(lambda: app.desk.zoomed, "what z does outside", 20)
+        await pilot.press("z", "2", "alt+5")
+        await until(lambda: app.focused is app.desk.pane("workers").table, "the pane of the digit", 20)
+        assert app.desk.submit.editor.text == before
+
+
+async def test_a_program_that_is_run_while_the_grid_starts_runs_when_it_has(grid, until):
+    await grid.worker()
+    client = await grid.client("ann")
+    started = asyncio.get_running_loop().create_future()
+    async with grid.dashboard(None, started=started) as (app, pilot):
+        await shown(app, until, "starting ...")
+        await pilot.press("f5")
+        assert not app.state.jobs
+        started.set_result((client, Here(), ["First start.", "the rest"]))
+        await shown(app, until, "step 5 of 5")
+        await shown(app, until, "the rest")
+        await pilot.press("escape", "escape")
+        await until(lambda: "the rest" not in picture(app), "closed", 20)

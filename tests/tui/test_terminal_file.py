@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gridx.tui import terminal
-from gridx.tui.terminal import SteadyFile
+from gridx.tui.terminal import SteadyFile, driver_class
 
 
 class Pipe:
@@ -76,3 +76,12 @@ def test_the_end_waits_for_a_terminal_that_stands_still_a_moment_only(pipe):
     file = SteadyFile(pipe.writer, lambda: None)
     file.write("x" * 500_000)
     file.finish(timeout_s=0.01)
+
+
+def test_alt_and_a_digit_is_that_and_no_character():
+    from textual._xterm_parser import XTermParser
+
+    assert driver_class() is not None
+    parser = XTermParser()
+    keys = [*parser.feed("\x1b5"), *parser.feed("")]
+    assert [event.key for event in keys] == ["alt+5"]
