@@ -160,7 +160,7 @@ class Transfers:
         """
         patience = _Patience(self._rng, None)
         try:
-            source = place.open("rb", buffering=0)
+            source = await asyncio.to_thread(lambda: place.open("rb", buffering=0))
         except OSError:
             raise Damaged from None
         with source:

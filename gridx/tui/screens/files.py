@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import ClassVar
 
@@ -70,7 +71,7 @@ class FilesScreen(ModalScreen[None], Drawn):
 
         async def save(values: dict[str, str]) -> str:
             target = _target(values)
-            if target.exists():
+            if await asyncio.to_thread(target.exists):
                 raise InvalidField(f"{target} exists already.", "Name a new file.", field="path")
             size = await self.grid.client.fetch_file(job_id, path, target)
             return f"Saved {figures.size(size)} as {target}."
