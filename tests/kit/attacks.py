@@ -20,8 +20,9 @@ CONTAINERS = {"GRIDX_WORKER_SANDBOX": "docker", "GRIDX_WORKER_WARM": "1", "GRIDX
 # What a job can see of jobs before it in the same place, as one line of JSON.
 LOOK = """
 import json, os
+FOLDERS = ("/tmp", "/job", "/dev/shm", "/dev/mqueue", "/dev/pts")
 print(json.dumps({
-    "folders": {f: sorted(set(os.listdir(f)) - {"out"}) for f in ("/tmp", "/job", "/dev/shm", "/dev/mqueue", "/dev/pts")},
+    "folders": {f: sorted(set(os.listdir(f)) - {"out"}) for f in FOLDERS},
     "sysv": [len(open(f"/proc/sysvipc/{kind}").readlines()) - 1 for kind in ("shm", "sem", "msg")],
     "processes": sorted(int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()),
     "sockets": [len(open(f"/proc/net/{kind}").readlines()) - 1 for kind in ("unix", "tcp", "tcp6", "udp")],
