@@ -206,7 +206,9 @@ async def test_no_read_and_no_step_of_a_job_looks_through_a_whole_table(grid):
 
     for name, plan in (await grid.store._writer.run(explain)).items():
         newest_first = name in ("page False False", "arrays False False")
-        assert newest_first or not any(step.startswith("SCAN") for step in plan), (name, plan)
+        # An index of the open ones alone is walked whole, and that is little.
+        scans = [step for step in plan if step.startswith("SCAN") and "arrays_open" not in step]
+        assert newest_first or not scans, (name, plan)
         assert not any("TEMP B-TREE" in step for step in plan), (name, plan)
 
 

@@ -35,7 +35,9 @@ _ENTRIES = Statement(
     lambda: Posting.filter(account__user_id=0, id__lt=0).order_by("-id").limit(1).values_list(*rows.ENTRY)
 )
 
-_GRANT_TIMES = Statement(lambda: Transaction.filter(kind="grant", note="").values_list("at"))
+_GRANT_TIMES = Statement(
+    lambda: Transaction.filter(job_id__isnull=True, kind="grant", note="").values_list("at")
+)
 
 
 class Reads:

@@ -42,6 +42,7 @@ CREATE TABLE arrays (
 );
 CREATE INDEX arrays_by_user ON arrays (user_id);
 CREATE INDEX arrays_by_state ON arrays (state);
+CREATE INDEX arrays_open ON arrays (id) WHERE ended_at IS NULL;
 
 -- What the elements share, apart from the counts, which are written again and again.
 CREATE TABLE array_payloads (
@@ -73,6 +74,7 @@ CREATE TABLE dependencies (
     UNIQUE (job_id, parent_id)
 );
 CREATE INDEX dependencies_by_parent ON dependencies (parent_id) WHERE NOT met;
+CREATE INDEX dependencies_by_met ON dependencies (met);
 
 -- The table of jobs anew: elements of arrays, retries, and charges that come before the end.
 CREATE TABLE jobs_anew (
@@ -162,8 +164,12 @@ CREATE UNIQUE INDEX transactions_one_hold ON transactions (job_id) WHERE kind = 
 CREATE UNIQUE INDEX transactions_one_hold_of_an_array ON transactions (array_id) WHERE kind = 'hold';
 CREATE UNIQUE INDEX transactions_one_settle ON transactions (attempt_id) WHERE kind = 'settle';
 CREATE UNIQUE INDEX transactions_one_release ON transactions (job_id) WHERE kind = 'release';
+-- Grants are found by their note; most transactions are a job's.
+CREATE INDEX transactions_of_no_job ON transactions (kind, note) WHERE job_id IS NULL;
 CREATE INDEX transactions_by_job ON transactions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX transactions_by_array ON transactions (array_id) WHERE array_id IS NOT NULL;
+-- Grants and transfers are few beside what jobs move.
+CREATE INDEX transactions_by_note ON transactions (note) WHERE job_id IS NULL;
 CREATE TRIGGER transactions_stay BEFORE UPDATE ON transactions
 BEGIN SELECT RAISE (ABORT, 'transactions are never changed'); END;
 CREATE TRIGGER transactions_remain BEFORE DELETE ON transactions
