@@ -74,8 +74,8 @@ def _page(user: bool, state: bool, text: bool) -> Statement:
 @cache
 def _elements(state: bool) -> Statement:
     def build() -> ValuesListQuery[Any]:
-        query = Job.filter(array_id=0, **({"state": ""} if state else {}))
-        # By number of the rows: elements follow their array, so this needs no sorting.
+        # Elements have the numbers after their array's; without a state those alone are walked, in order.
+        query = Job.filter(array_id=0, state="") if state else Job.all()
         return query.filter(id__gt=0, id__lte=0).order_by("id").limit(1).values_list(*rows.JOB)
 
     return Statement(build)
@@ -129,7 +129,8 @@ class ArrayReads:
         bounds = [max(array.id, bounded(after or 0)), array.id + array.count, limit]
         found: list[Any] = []
         for state in [[state.value] for state in set(states)] or [[]]:
-            found += await self._reader.rows(_elements(bool(state)), array.id, *state, *bounds)
+            wanted = [array.id, *state] if state else []
+            found += await self._reader.rows(_elements(bool(state)), *wanted, *bounds)
         found.sort(key=lambda row: row[0])
         return [rows.job_record(row) for row in found[:limit]]
 
