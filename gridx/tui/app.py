@@ -40,6 +40,7 @@ from gridx.tui.screens.sign_in import SignInScreen
 from gridx.tui.state import GridState
 from gridx.tui.terminal import driver_class
 from gridx.tui.themes import DARK, LIGHT, Palette
+from gridx.tui.widgets.editor import Editor
 
 log = logging.getLogger("gridx.tui")
 
@@ -242,6 +243,9 @@ class GridApp(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Dashboard):
                 screen.restyle()
+            else:
+                for editor in screen.query(Editor):
+                    editor.restyle()
 
     # -- saying and asking -------------------------------------------------------------------------------
 
