@@ -168,8 +168,6 @@ CREATE UNIQUE INDEX transactions_one_release ON transactions (job_id) WHERE kind
 CREATE INDEX transactions_of_no_job ON transactions (kind, note) WHERE job_id IS NULL;
 CREATE INDEX transactions_by_job ON transactions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX transactions_by_array ON transactions (array_id) WHERE array_id IS NOT NULL;
--- Grants and transfers are few beside what jobs move.
-CREATE INDEX transactions_by_note ON transactions (note) WHERE job_id IS NULL;
 CREATE TRIGGER transactions_stay BEFORE UPDATE ON transactions
 BEGIN SELECT RAISE (ABORT, 'transactions are never changed'); END;
 CREATE TRIGGER transactions_remain BEFORE DELETE ON transactions
