@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final
 
 import cloudpickle
 
 OUT_OF_BAND_BYTES: Final = 256 << 10
 """An array of so many bytes is a file of its own: calls that share it send it once, and workers keep it."""
+NO_FILE: Final = "<dynamic-code>"
 NEVER_BY_VALUE: Final = frozenset({"__main__", "__mp_main__", "gridx", "cloudpickle"})
 """Top-level names: what is in ``__main__`` goes by value anyway."""
 
@@ -77,6 +78,10 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         return False
 
     def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, CodeType):
+            # cloudpickle leaves the file's name out from 3.1.3 on; a traceback is not much use without it.
+            kind, fields = self.dispatch_table[CodeType](value)
+            return kind, tuple(value.co_filename if field == NO_FILE else field for field in fields)
         reduced = super().reducer_override(value)
         if reduced is not NotImplemented and isinstance(value, type):
             name = (value.__module__, value.__qualname__)

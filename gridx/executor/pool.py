@@ -240,9 +240,7 @@ class Executor(concurrent.futures.Executor):
         self._job = job
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            "An Executor stays in its program: a call cannot have one, or use a global one."
-        )
+        raise TypeError("An Executor stays in its program: a call cannot have one, or use a global one.")
 
     def __enter__(self) -> Self:
         return self

@@ -87,6 +87,13 @@ def test_a_module_of_ones_own_goes_when_a_function_uses_it(mine):
     assert elsewhere(pickled(call).data) == "21"
 
 
+def test_a_function_keeps_the_name_of_its_file():
+    def outer():
+        return (lambda: 1).__code__.co_filename
+
+    assert elsewhere(pickled(outer).data) == __file__
+
+
 def test_a_module_that_is_said_to_be_installed_goes_by_name(mine):
     assert mine.__name__.encode() in pickled(mine.triple, installed=[mine.__name__]).data
     assert b"FACTOR" not in pickled(mine.triple, installed=[mine.__name__]).data
