@@ -50,7 +50,8 @@ async def credits(
         right=("ID", "AMOUNT", "JOB"),
     )
     if page.next is not None:
-        printing.note(f"There are more: gridx credits --entries --before {page.next}")
+        whose = f"{user} " if user else ""
+        printing.note(f"There are more: gridx credits {whose}--entries --before {page.next}")
     return EXIT_OK
 
 

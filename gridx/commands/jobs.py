@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -78,7 +79,10 @@ async def jobs(
         right=("ID", "TOOK", "CHARGE"),
     )
     if page.next is not None:
-        printing.note(f"There are more: gridx jobs --before {page.next}")
+        same = [word for state in states for word in ("--state", state)]
+        same += ["--text", text] if text else []
+        same += ["--owner", owner] if owner else []
+        printing.note(f"There are more: {shlex.join(['gridx', 'jobs', *same, '--before', str(page.next)])}")
     return EXIT_OK
 
 
@@ -107,7 +111,8 @@ async def _list_elements(
         right=("INDEX", "ID", "TOOK", "CHARGE"),
     )
     if page.next is not None:
-        printing.note(f"There are more: gridx jobs --array {array} --after {page.next}")
+        same = "".join(f" --state {state}" for state in states)
+        printing.note(f"There are more: gridx jobs --array {array}{same} --after {page.next}")
     return EXIT_OK
 
 

@@ -57,6 +57,8 @@ def test_a_range_runs_once_for_each_number_and_is_gathered_in_order(standing):
     assert not any(job.get("array_id") for job in listed)
     page = standing.gridx("jobs", "--array", array, "--limit", "4", user="ann")
     assert f"gridx jobs --array {array} --after {int(array) + 4}" in page.stderr
+    page = standing.gridx("jobs", "--array", array, "--state", "succeeded", "--limit", "4", user="ann")
+    assert f"gridx jobs --array {array} --state succeeded --after {int(array) + 4}" in page.stderr
 
 
 def test_each_line_of_a_file_is_the_arguments_of_one_element(standing, tmp_path):

@@ -183,11 +183,13 @@ class TestMigrations:
                 """
                 INSERT INTO users (username, role, password_hash, created_at) VALUES ('ann', 'user', '', 0);
                 INSERT INTO accounts (kind, user_id) VALUES ('user', 1);
-                INSERT INTO workers (user_id, identity, name, version, joined_at) VALUES (1, 'x', 'n', '1', 0);
+                INSERT INTO workers (user_id, identity, name, version, joined_at)
+                    VALUES (1, 'x', 'n', '1', 0);
                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3)
                     INSERT INTO jobs (user_id, state, language, name, cpu_millis, memory_mb, gpus, timeout_s,
                         priority, max_attempts, core_hour, gib_hour, gpu_hour, fee_ppm, hold, created_at)
-                    SELECT 1, 'queued', 'python', 'job ' || i, 1000, 512, 0, 60, 0, 3, 1, 1, 1, 0, 7, 0 FROM n;
+                    SELECT 1, 'queued', 'python', 'job ' || i, 1000, 512, 0, 60, 0, 3, 1, 1, 1, 0, 7, 0
+                    FROM n;
                 INSERT INTO job_payloads SELECT id, 'print()', '[]', '{}' FROM jobs;
                 INSERT INTO attempts (job_id, number, worker_id, state, gpus, runtime, assigned_at,
                     assigned_mono_ms, boot_id) VALUES (1, 1, 1, 'assigned', '[]', 'r', 0, 0, 'b');
@@ -199,8 +201,10 @@ class TestMigrations:
             assert db.execute("PRAGMA foreign_keys").fetchone() == (1,)
             assert db.execute("PRAGMA foreign_key_check").fetchall() == []
             found = db.execute("SELECT id, name, state, attempt_id, retries FROM jobs").fetchall()
-            assert found == [(1, "job 1", "assigned", 1, 0), (2, "job 2", "queued", None, 0)] + [
-                (3, "job 3", "queued", None, 0)
+            assert found == [
+                (1, "job 1", "assigned", 1, 0),
+                (2, "job 2", "queued", None, 0),
+                (3, "job 3", "queued", None, 0),
             ]
             assert db.execute("SELECT job_id, code, inputs FROM job_payloads").fetchall()[0] == (
                 1,
