@@ -341,6 +341,9 @@ class PretendedGrid:
                 process.kill()
             await process.communicate()
             raise
+        finally:
+            # Its last step would come on a later turn of the loop, which may be over by then.
+            process._transport.close()  # type: ignore[attr-defined]
         if self.known[number].state.ended:
             return
         code = process.returncode
