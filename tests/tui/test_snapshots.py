@@ -117,6 +117,7 @@ class _Opened:
             await self._until(lambda: app.state.link.connected and app.state.machines, "connected", 20)
             for machine in app.state.machines.values():
                 past(machine)
+            app.desk.tick()  # now, and not within a second
         return Stage(app, pilot, self._kept, self._until)
 
     async def __aexit__(self, *error) -> None:
