@@ -110,11 +110,10 @@ class ArrayReads:
         last = [MAX_ID if before is None else bounded(before), limit]
         owner = [] if user_id is None else [bounded(user_id)]
         like = [literal(text)] * 3 if text else []
-        found: list[Any] = []
-        for state in [[state.value] for state in set(states)] or [[]]:
-            statement = _page(user_id is not None, bool(state), bool(text))
-            found += await self._reader.rows(statement, *owner, *state, *like, *last)
-        found.sort(key=lambda row: row[0], reverse=True)
+        each = [[state.value] for state in set(states)] or [[]]
+        statement = _page(user_id is not None, bool(states), bool(text))
+        parts = await self._reader.rows_of_each(statement, [[*owner, *state, *like, *last] for state in each])
+        found = sorted(parts, key=lambda row: row[0], reverse=True)
         return await self._arrays(found[:limit])
 
     async def elements(
@@ -127,11 +126,11 @@ class ArrayReads:
     ) -> list[JobRecord]:
         """Elements in the order of their indices, from behind the id ``after`` on."""
         bounds = [max(array.id, bounded(after or 0)), array.id + array.count, limit]
-        found: list[Any] = []
-        for state in [[state.value] for state in set(states)] or [[]]:
-            wanted = [array.id, *state] if state else []
-            found += await self._reader.rows(_elements(bool(state)), *wanted, *bounds)
-        found.sort(key=lambda row: row[0])
+        each = [[array.id, state.value] for state in set(states)] or [[]]
+        parts = await self._reader.rows_of_each(
+            _elements(bool(states)), [[*wanted, *bounds] for wanted in each]
+        )
+        found = sorted(parts, key=lambda row: row[0])
         return [rows.job_record(row) for row in found[:limit]]
 
     async def element(self, array: ArrayRecord, index: int) -> JobRecord | None:

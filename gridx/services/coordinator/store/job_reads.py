@@ -109,12 +109,11 @@ class JobReads(ArrayReads):
         last = [MAX_ID if before is None else bounded(before), limit]
         owner = [] if user_id is None else [bounded(user_id)]
         like = [literal(text)] * 4 if text else []
-        found: list[Any] = []
         # A query for each state: of one, SQLite reads the newest from the index; of several it sorts all.
-        for state in [[state.value] for state in set(states)] or [[]]:
-            statement = _page(user_id is not None, bool(state), bool(text))
-            found += await self._reader.rows(statement, *owner, *state, *like, *last)
-        found.sort(key=lambda row: row[0], reverse=True)
+        each = [[state.value] for state in set(states)] or [[]]
+        statement = _page(user_id is not None, bool(states), bool(text))
+        parts = await self._reader.rows_of_each(statement, [[*owner, *state, *like, *last] for state in each])
+        found = sorted(parts, key=lambda row: row[0], reverse=True)
         return [rows.job_record(row) for row in found[:limit]]
 
     async def payload(self, job_id: int) -> Payload | None:

@@ -128,10 +128,27 @@ class Reader:
         Raises:
             Unavailable: the store is closed, or the file cannot be read.
         """
+        return await self._rows(statement.sql, values)
+
+    async def rows_of_each(
+        self, statement: Statement, several: Sequence[Sequence[Any]]
+    ) -> Sequence[sqlite3.Row]:
+        """Run a statement with each of several lists of values, all as of one moment.
+
+        Of queries one after the other, what moves in between from a later one's rows to an earlier one's is
+        seen by none.
+
+        Raises:
+            Unavailable: see :meth:`rows`.
+        """
+        sql = " UNION ALL ".join([f"SELECT * FROM ({statement.sql})"] * len(several))
+        return await self._rows(sql, [value for values in several for value in values])
+
+    async def _rows(self, sql: str, values: Sequence[Any]) -> Sequence[sqlite3.Row]:
         if not self._open:
             raise Unavailable("The coordinator is stopping.", "Try again in a moment.", reason="stopping")
         try:
-            _, rows = await self._client.execute_query(statement.sql, list(values))
+            _, rows = await self._client.execute_query(sql, list(values))
         except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
             raise
         except (OperationalError, sqlite3.Error) as error:
