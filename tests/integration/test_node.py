@@ -170,13 +170,17 @@ def test_sigterm_gives_the_terminal_back_as_it_was(terminal):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("role", ["coordinator", "worker", "viewer"])
 def test_every_role_gives_the_terminal_back_as_it_was(terminal, processes, role, number):
-    where = {}
+    args, where = ["--role", role, "--user", "ann"], {}
     if role != "coordinator":
         processes.coordinator()
+    if role == "worker":
         where = {"COORDINATOR_HTTP": processes.http_url, "COORDINATOR_WS": processes.ws_url}
-    node = terminal("--role", role, "--user", "ann", GRIDX_PASSWORD="correct horse", **where)
+    if role == "viewer":
+        args += ["--coordinator", processes.http_url]
+    node = terminal(*args, GRIDX_PASSWORD="correct horse", **where)
     node.says(ALTERNATE_SCREEN)
-    node.says(rb"Jobs")
+    # A viewer without a saved sign-in asks for one.
+    node.says(rb"Sign in" if role == "viewer" else rb"Jobs")
     node.process.send_signal(number)
     if number == signal.SIGHUP and role != "viewer":
         log = processes.folder / "data-0" / "gridx.log"
