@@ -312,17 +312,24 @@ class PretendedGrid:
             target = folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(self._blobs[file.sha256])
-        process = self.processes[number] = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-u", "job.py"),
-            cwd=folder,
-            env={"PATH": "/usr/bin:/bin", **spec.env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *(sys.executable, "-u", "job.py"),
+                cwd=folder,
+                env={"PATH": "/usr/bin:/bin", **spec.env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         )
+        try:
+            process = self.processes[number] = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Half started it would leave pipes open behind the loop's end.
+            await _ended(await starting)
+            raise
         if self.known[number].state.ended:
-            process.kill()
-            await process.communicate()
+            await _ended(process)
             return
         self._change(number, state=JobState.RUNNING, worker_id=1, attempt=1)
 
@@ -336,14 +343,8 @@ class PretendedGrid:
                 pump("stderr", process.stderr),  # type: ignore[arg-type]
                 process.wait(),
             )
-        except BaseException:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
-            raise
         finally:
-            # Its last step would come on a later turn of the loop, which may be over by then.
-            process._transport.close()  # type: ignore[attr-defined]
+            await _ended(process)
         if self.known[number].state.ended:
             return
         code = process.returncode
@@ -362,6 +363,16 @@ class PretendedGrid:
             file_bytes=sum(map(len, self.outs[number].values())),
             stderr_bytes=len(self.printed.get((number, "stderr"), b"")),
         )
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """End a process and all that the loop has of it."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+    # Its last step would come on a later turn of the loop, which may be over by then.
+    process._transport.close()  # type: ignore[attr-defined]
+    await asyncio.sleep(0)
 
 
 def jobs_of(grid: PretendedGrid, *states: JobState) -> Collection[int]:
