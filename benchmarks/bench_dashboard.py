@@ -38,6 +38,7 @@ from textual import events as keys
 
 from gridx.client import Client
 from gridx.config import Settings
+from gridx.errors import NotFound
 from gridx.messages import (
     Balance,
     EntryPage,
@@ -53,7 +54,7 @@ from gridx.messages import (
     Worker,
     WorkerChanged,
 )
-from gridx.tui.app import GridApp
+from gridx.tui.app import GridApp, keep_what_stays
 from gridx.tui.logbook import Logbook
 
 START = datetime.now(UTC)
@@ -130,6 +131,8 @@ class Stage(Client):
         return JobPage(jobs=found, next=found[-1].id if len(found) == limit else None)
 
     async def job(self, job_id: int) -> Job:
+        if job_id not in self.all:
+            raise NotFound(f"There is no job {job_id}, or it is not yours.", "gridx jobs lists yours.")
         return self.all[job_id]
 
     async def workers(self) -> list[Worker]:
@@ -301,6 +304,7 @@ async def main() -> None:
     samples = args.workers // 2  # each worker sends one every two seconds
     start = time.perf_counter()
     app = GridApp(stage, Settings(), role="coordinator", logbook=Logbook())
+    app.once_connected = keep_what_stays
     async with app.run_test(size=(200, 60)):
         while not app.desk.jobs.table.keys:
             await asyncio.sleep(0.005)
@@ -316,7 +320,7 @@ async def main() -> None:
         )
         print(f"loop lag                {spread(lags)}")
         load = asyncio.create_task(measure(app, 3600, args.changes, samples))
-        took = await key_to_screen(app, 100)
+        took = await key_to_screen(app, 400)
         load.cancel()
         print(f"key to screen           {spread(took)}")
         for part in range(3):

@@ -62,6 +62,15 @@ async def test_a_revoked_sign_in_leads_back_to_signing_in(grid, ann, until):
         assert app.screen._field("user").value == "ann"
 
 
+async def test_what_is_to_be_done_once_connected_is_done_once(grid, until):
+    done = []
+    async with grid.dashboard() as (app, _pilot):
+        app.once_connected = lambda: done.append(app.state.link.connected)
+        await until(lambda: done, "the call", 20)
+        app._tick()
+        assert done == [True]
+
+
 async def test_help_is_made_from_the_bindings_in_force(grid, until):
     async with grid.dashboard() as (app, pilot):
         await until(lambda: app.state.link.connected, "connected", 20)
